@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.models.named_facts import model_facts
 from kubeyolo.publishing import publish_bundle
+from kubeyolo.steps.outputs import result_output
 from kubeyolo.storage.place import Place
 from tests.commands import COMMAND, all_commands
 
@@ -388,7 +390,9 @@ def test_an_interruption_is_exit_code_130(interruption: type[BaseException]) -> 
 
 def test_no_arguments_show_the_help(kubeyolo: Any) -> None:
     result = kubeyolo()
-    assert "Commands" in result.out + result.err
+    shown = result.out + result.err
+    assert [name for name in COMMAND.commands if not re.search(rf"(?m)^\W*{name}\s", shown)] == []
+    assert not re.search(r"(?m)^error", shown)
 
 
 def test_the_version_is_printed(kubeyolo: Any) -> None:
@@ -586,8 +590,10 @@ def test_settings_are_checked_before_sample_data_is_made(kubeyolo: Any, tmp_path
 
 
 def test_examples_name_the_folders_that_steps_write_to(kubeyolo: Any) -> None:
-    for command, folder in (("quantize", "export_model"), ("publish", "quantize")):
-        assert f"store/results/{folder}/yolov5n-r7-8a395f92b1a0/bundle" in kubeyolo(command, "--help").out
+    for command, step in (("quantize", "export_model"), ("publish", "quantize")):
+        folder = result_output(Place.of("store"), step, "yolov5n-r7", {}, {}, "c").uri.rpartition("/store/")[2]
+        folder, digits = folder[:-12], r"[0-9a-f]{12}"
+        assert re.search(rf"kubeyolo {command} store/{folder}{digits}/bundle", kubeyolo(command, "--help").out)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,10 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_without_a_rank_table_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK_TABLE_FILE", raising=False)
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
     wait_for_rank_table(POD)
+    assert waits == []
 
 
 def test_a_pod_waits_until_the_table_is_complete(file: Path) -> None:
@@ -155,10 +158,14 @@ def test_a_table_that_does_not_fit_is_named(file: Path, change: Callable[[dict[s
 
 
 def test_the_cards_of_one_server_need_no_address(file: Path) -> None:
-    table = {**copy.deepcopy(TABLE), "server_count": "1", "server_list": [server(0)]}
-    for device in table["server_list"][0]["device"]:
-        del device["device_ip"]
+    table = copy.deepcopy(TABLE)
+    for each in table["server_list"]:
+        for device in each["device"]:
+            del device["device_ip"]
     file.write_text(json.dumps(table))
+    with pytest.raises(WorkError, match=r"server_list\.0\.device\.0\.device_ip = ''"):
+        wait_for_rank_table(POD, poll=0.02)
+    file.write_text(json.dumps({**table, "server_count": "1", "server_list": table["server_list"][:1]}))
     wait_for_rank_table(Rendezvous("run-train", 1, 0, 2, "m", 8118, "10.1.0.1", limit=0.3), poll=0.02)
 
 

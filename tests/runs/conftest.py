@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class FakeRuns:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.runs = folder / "runs"
         self.store = folder / "store"
-        self.store.mkdir()
+        self.store.mkdir(exist_ok=True)
         text = CompiledPipeline.named().text.replace("kubeyolo.steps.component", "kubeyolo_fake_steps")
         self.pipeline = CompiledPipeline(text)
         self._monkeypatch = monkeypatch
@@ -82,3 +83,43 @@ class FakeRuns:
 @pytest.fixture
 def fake_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRuns:
     return FakeRuns(tmp_path, monkeypatch)
+
+
+@dataclass(frozen=True)
+class FirstRun:
+    """A successful run of the fake steps, which is made once for all tests that start after such a run.
+
+    Attributes:
+        folder: The folder of its runs and its store.
+        copy: A copy of this folder, as the run left it.
+        outcome: What it returned.
+        said: What its observer noted.
+        calls: The steps that it ran.
+    """
+
+    folder: Path
+    copy: Path
+    outcome: RunOutcome
+    said: list[str]
+    calls: list[str]
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> FirstRun:
+    base = tmp_path_factory.mktemp("first-run")
+    folder = base / "run"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        runs = FakeRuns(folder, patch)
+        outcome, watched = runs.run()
+        calls = runs.calls()
+    copy = shutil.copytree(folder, base / "copy", symlinks=True)
+    return FirstRun(folder, copy, outcome, watched.said, calls)
+
+
+@pytest.fixture
+def later_runs(first_run: FirstRun, monkeypatch: pytest.MonkeyPatch) -> FakeRuns:
+    """Runs in the folder of the first run, which is restored for each test: no earlier test has changed it."""
+    shutil.rmtree(first_run.folder)
+    shutil.copytree(first_run.copy, first_run.folder, symlinks=True)
+    return FakeRuns(first_run.folder, monkeypatch)

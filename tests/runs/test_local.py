@@ -24,10 +24,10 @@ CACHED = sorted({*STEPS} - {"configure"})
 FIRST = ["validate_dataset", "pretrain_backbone", "train"]
 
 
-def test_a_run_leaves_summary_reports_index_and_latest(fake_runs: Any) -> None:
-    outcome, watched = fake_runs.run()
-    folder = fake_runs.runs / "fake-run"
-    assert sorted(fake_runs.calls()) == sorted(STEPS)
+def test_a_run_leaves_summary_reports_index_and_latest(first_run: Any, later_runs: Any) -> None:
+    outcome, said = first_run.outcome, first_run.said
+    folder = later_runs.runs / "fake-run"
+    assert sorted(first_run.calls) == sorted(STEPS)
     assert json.loads((folder / "summary.json").read_text()) == outcome.summary
     assert list(outcome.summary) == [
         "model",
@@ -45,14 +45,14 @@ def test_a_run_leaves_summary_reports_index_and_latest(fake_runs: Any) -> None:
     assert outcome.summary["export"] == {"onnx": {"AP": 0.5}}
     assert outcome.summary["quantize"] == {"int8": {"AP": 0.49}}
     # Where it lies, without the digest of its content.
-    assert re.fullmatch(rf"{fake_runs.store.as_uri()}/fake/publish-[0-9a-f]{{8}}/bundle", outcome.summary["bundle"])
+    assert re.fullmatch(rf"{later_runs.store.as_uri()}/fake/publish-[0-9a-f]{{8}}/bundle", outcome.summary["bundle"])
     assert outcome.summary["seconds"] == {**dict.fromkeys(STEPS, 1.5), "configure": 0.5}
     assert list(outcome.summary["seconds"]) == [step for step in CATALOGUE if step in STEPS]
     assert (folder / "reports" / "train.html").read_text() == "<h1>train</h1>"
     index = (folder / "index.html").read_text()
     assert all(f"reports/{step}.html" in index for step in STEPS)
-    assert (fake_runs.runs / "latest").resolve() == folder
-    assert watched.said[:6] == [
+    assert (later_runs.runs / "latest").resolve() == folder
+    assert said[:6] == [
         "started configure",
         "line configure: configure says hello",
         "finished configure",
@@ -60,73 +60,59 @@ def test_a_run_leaves_summary_reports_index_and_latest(fake_runs: Any) -> None:
         "line validate_dataset: validate_dataset says hello",
         "finished validate_dataset",
     ]
-    assert not [line for line in watched.said if "KFP" in line or "executor_input" in line]
+    assert not [line for line in said if "KFP" in line or "executor_input" in line]
 
 
-def test_the_same_run_again_configures_and_takes_all_else_from_the_cache(fake_runs: Any) -> None:
-    first, _ = fake_runs.run()
-    fake_runs.calls()
-    again, watched = fake_runs.run()
-    assert fake_runs.calls() == ["configure"]
+def test_the_same_run_again_configures_and_takes_all_else_from_the_cache(first_run: Any, later_runs: Any) -> None:
+    again, watched = later_runs.run()
+    assert later_runs.calls() == ["configure"]
     assert sorted(line for line in watched.said if line.startswith("cached")) == [f"cached {step}" for step in CACHED]
-    assert again.summary == first.summary
+    assert again.summary == first_run.outcome.summary
     assert again.state.steps["train"].status == "cached"
     assert again.state.steps["configure"].status == "succeeded"
 
 
-def test_a_run_of_another_name_takes_what_an_equal_one_has_made(fake_runs: Any) -> None:
-    first, _ = fake_runs.run()
-    fake_runs.calls()
-    other, _ = fake_runs.run(fake_runs.described(name="other-run"))
-    assert fake_runs.calls() == ["configure"]
-    assert other.summary == first.summary
+def test_a_run_of_another_name_takes_what_an_equal_one_has_made(first_run: Any, later_runs: Any) -> None:
+    other, _ = later_runs.run(later_runs.described(name="other-run"))
+    assert later_runs.calls() == ["configure"]
+    assert other.summary == first_run.outcome.summary
 
 
-def test_results_of_other_packages_are_not_taken(fake_runs: Any) -> None:
-    fake_runs.run()
-    fake_runs.calls()
-    fake_runs.run(replace(fake_runs.described(), environment="other packages"))
-    assert sorted(fake_runs.calls()) == sorted(STEPS)
+def test_results_of_other_packages_are_not_taken(later_runs: Any) -> None:
+    later_runs.run(replace(later_runs.described(), environment="other packages"))
+    assert sorted(later_runs.calls()) == sorted(STEPS)
 
 
-def test_changed_data_is_validated_again(fake_runs: Any) -> None:
-    fake_runs.run()
-    fake_runs.calls()
-    _, watched = fake_runs.run(fake_runs.described(data="/other"))
+def test_changed_data_is_validated_again(later_runs: Any) -> None:
+    _, watched = later_runs.run(later_runs.described(data="/other"))
     # The stored data set has the same content here, so that all that was made from it is known.
-    assert fake_runs.calls() == ["configure", "validate_dataset"]
+    assert later_runs.calls() == ["configure", "validate_dataset"]
     assert "cached train" in watched.said
 
 
-def test_a_setting_runs_again_what_reads_it_and_what_follows(fake_runs: Any) -> None:
-    fake_runs.run()
-    fake_runs.calls()
-    fake_runs.run(fake_runs.described(max_drop="2.0"))
-    assert fake_runs.calls() == ["configure", "quantize", "publish"]
-    fake_runs.run(fake_runs.described(settings="{quantize: {max_drop: 2.0}}"))
-    assert fake_runs.calls() == ["configure"]  # the same setting, given in another way
-    fake_runs.run(fake_runs.described(max_epoch="3"))
-    assert fake_runs.calls()[1] == "train"
+def test_a_setting_runs_again_what_reads_it_and_what_follows(later_runs: Any) -> None:
+    later_runs.run(later_runs.described(max_drop="2.0"))
+    assert later_runs.calls() == ["configure", "quantize", "publish"]
+    later_runs.run(later_runs.described(settings="{quantize: {max_drop: 2.0}}"))
+    assert later_runs.calls() == ["configure"]  # the same setting, given in another way
+    later_runs.run(later_runs.described(max_epoch="3"))
+    assert later_runs.calls()[1] == "train"
 
 
-def test_results_that_are_gone_from_the_store_are_made_again(fake_runs: Any) -> None:
-    fake_runs.run()
-    fake_runs.calls()
-    (trained,) = (fake_runs.store / "fake").glob("train-*")
+def test_results_that_are_gone_from_the_store_are_made_again(later_runs: Any) -> None:
+    (trained,) = (later_runs.store / "fake").glob("train-*")
     shutil.rmtree(trained)
-    fake_runs.run()
-    assert fake_runs.calls() == ["configure", "train"]
+    later_runs.run()
+    assert later_runs.calls() == ["configure", "train"]
 
 
 @pytest.mark.parametrize("place", ["train-*/bundle/bundle.json", "train-*/metrics.json", "dataset/dataset.json"])
-def test_results_that_were_changed_in_the_store_are_made_again(fake_runs: Any, place: str) -> None:
-    fake_runs.run()
-    fake_runs.calls()
-    (path,) = (fake_runs.store / "fake").glob(place)
+def test_results_that_were_changed_in_the_store_are_made_again(later_runs: Any, place: str) -> None:
+    (path,) = (later_runs.store / "fake").glob(place)
     before = path.read_bytes()
     path.write_bytes(b'{"another": "content"}')
-    fake_runs.run()
-    assert fake_runs.calls() == ["configure", "validate_dataset" if place.startswith("dataset") else "train"]
+    later_runs.run()
+    assert later_runs.calls() == ["configure", "validate_dataset" if place.startswith("dataset") else "train"]
     assert path.read_bytes() == before
 
 
@@ -141,22 +127,22 @@ def test_results_that_were_changed_in_the_store_are_made_again(fake_runs: Any, p
     ],
 )
 def test_a_failed_step_ends_the_run_with_its_message_and_an_index(
-    fake_runs: Any, end: str, kind: type[Exception], message: str
+    later_runs: Any, end: str, kind: type[Exception], message: str
 ) -> None:
-    fake_runs.let("train", end)
+    later_runs.let("train", end)
     with pytest.raises(kind, match=message) as raised:
-        fake_runs.run()
+        later_runs.run(later_runs.described(max_epoch="3"))
     assert "\n" not in str(raised.value) and ("SIGKILL" in str(raised.value)) == (end == "kill")
-    folder = fake_runs.runs / "fake-run"
+    folder = later_runs.runs / "fake-run"
     index = (folder / "index.html").read_text()
     assert "failed" in index
     assert html.escape(str(raised.value)) in index
     assert "reports/validate_dataset.html" in index
     assert not (folder / "summary.json").exists()
-    assert "evaluate" not in fake_runs.calls()
+    assert "evaluate" not in later_runs.calls()
 
 
-def test_the_same_command_continues_after_a_failure(fake_runs: Any) -> None:
+def test_the_same_command_continues_after_a_failure_and_appends_to_the_log(fake_runs: Any) -> None:
     fake_runs.let("evaluate", "work")
     with pytest.raises(WorkError, match="evaluate: the work failed"):
         fake_runs.run()
@@ -166,18 +152,23 @@ def test_the_same_command_continues_after_a_failure(fake_runs: Any) -> None:
     assert not set(FIRST) & set(fake_runs.calls())
     assert outcome.state.steps["train"].status == "cached"
     assert outcome.state.steps["evaluate"].status == "succeeded"
+    log = (fake_runs.runs / "fake-run" / "run.log").read_text()
+    assert len([line for line in log.splitlines() if line.startswith("=== 20")]) == 2
+    assert log.index("train says hello") < log.index("evaluate: the work failed") < log.index("publish says hello")
 
 
-def test_a_failed_step_writes_down_why(fake_runs: Any) -> None:
-    fake_runs.let("train", "work")
+def test_a_failed_step_writes_down_why(later_runs: Any) -> None:
+    later_runs.let("train", "work")
+    report = later_runs.runs / "fake-run" / "reports" / "train.html"
+    report.unlink()
     with pytest.raises(WorkError, match="train: the work failed"):
-        fake_runs.run()
-    (document,) = (fake_runs.store / "fake").glob("train-*/failure.json")
+        later_runs.run(later_runs.described(max_epoch="3"))
+    (document,) = (later_runs.store / "fake").glob("train-*/failure.json")
     failure = json.loads(document.read_text())
     assert (failure["message"], failure["exit_code"]) == ("train: the work failed", 1)
     assert "WorkError" in failure["stack"]
     # Its report, which it wrote before it failed, is among those of the run.
-    assert (fake_runs.runs / "fake-run" / "reports" / "train.html").exists()
+    assert report.exists()
 
 
 def test_a_store_that_cannot_be_used_is_refused_before_any_step(
@@ -189,17 +180,6 @@ def test_a_store_that_cannot_be_used_is_refused_before_any_step(
     with pytest.raises(InputError, match="127.0.0.1:9"):
         fake_runs.run()
     assert not (fake_runs.runs / "latest").exists()
-
-
-def test_the_log_of_a_continued_run_keeps_what_was_said_before(fake_runs: Any) -> None:
-    fake_runs.let("evaluate", "work")
-    with pytest.raises(WorkError, match="evaluate: the work failed"):
-        fake_runs.run()
-    fake_runs.let("", "")
-    fake_runs.run()
-    log = (fake_runs.runs / "fake-run" / "run.log").read_text()
-    assert len([line for line in log.splitlines() if line.startswith("=== 20")]) == 2
-    assert log.index("train says hello") < log.index("evaluate: the work failed") < log.index("publish says hello")
 
 
 def test_results_of_another_store_with_a_longer_name_are_left_alone(tmp_path: Path) -> None:
@@ -221,8 +201,8 @@ def test_entries_without_results_are_removed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("*.json")] == ["whole.json"]
 
 
-def test_the_page_of_a_run_draws_what_waits_for_what(fake_runs: Any) -> None:
-    outcome, _ = fake_runs.run()
-    page = outcome.index.read_text()
+@pytest.mark.usefixtures("later_runs")
+def test_the_page_of_a_run_draws_what_waits_for_what(first_run: Any) -> None:
+    page = first_run.outcome.index.read_text()
     assert page.count('class="wire"') == 2 * len(CompiledPipeline.named().edges)
     assert [f'<li class="panel card" data-step="{step}">' in page for step in STEPS] == [True] * len(STEPS)

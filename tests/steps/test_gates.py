@@ -38,8 +38,10 @@ def result(ap: float | None) -> EvaluationResult:
 
 
 def test_the_gate_lets_good_networks_through() -> None:
-    for ap, min_ap in ((0.5, 0.5), (0.0, 0.0), (None, 0.0)):
-        evaluate.judge({"AP": ap}, min_ap).enforce("m")
+    for ap, min_ap, limits in ((0.5, 0.5, 1), (0.0, 0.0, 0), (None, 0.0, 0)):
+        verdict = evaluate.judge({"AP": ap}, min_ap)
+        assert (verdict.passed, verdict.failures, len(verdict.checks)) == (True, "", limits)
+        verdict.enforce("m")
 
 
 @pytest.mark.parametrize(("ap", "words"), [(0.4321, "AP is 0.4321"), (None, "AP is not defined")])

@@ -238,9 +238,10 @@ def test_a_worse_model_is_not_published_and_the_pointer_stays(place: Site, shift
 
 
 def test_the_current_model_is_measured_without_the_gate_of_the_new_one(place: Site) -> None:
-    place.retrain("one", {"onnx": 6, "int8": 6})
+    first = uri_of(place.retrain("one", {"onnx": 6, "int8": 6}))
     place.point_to("tuesday", seed=2)
-    assert place.retrain("two", {"onnx": 0, "int8": 0}, min_ap=0.9)
+    second = uri_of(place.retrain("two", {"onnx": 0, "int8": 0}, min_ap=0.9))
+    assert place.current().bundle == second != first
 
 
 def test_a_current_model_without_int8_is_compared_by_its_float_network(place: Site) -> None:
@@ -255,7 +256,8 @@ def test_a_gate_on_other_numbers_does_not_stop_the_comparison(place: Site) -> No
     """The bundle was exported and quantized by a run with another gate."""
     place.retrain("one", {"onnx": 4, "int8": 4}, min_ap=0.1)
     place.point_to("tuesday", seed=2)
-    assert place.retrain("two", {"onnx": 4, "int8": 4}, min_ap=0.2)
+    promoted = place.retrain("two", {"onnx": 4, "int8": 4}, min_ap=0.2)
+    assert place.current().bundle == uri_of(promoted) and place.current().data.endswith("/tuesday")
 
 
 def test_a_pointer_that_was_moved_in_the_meantime_stays(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:

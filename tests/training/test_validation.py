@@ -19,10 +19,8 @@ from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
 from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory, best_validation
 from kubeyolo.training.profile import VALIDATIONS, read_summary
-from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec
 from kubeyolo.training.validation import MOST_CLASSES, ValidationPlan, ap_by_class, plan_validation
-from tests.training.small_training import spec_for
 
 THRESHOLDS = {"conf_threshold": 0.0, "max_det": 50}
 
@@ -95,39 +93,6 @@ def test_ap_by_class_has_the_classes_with_most_boxes_in_their_order() -> None:
     assert ap_by_class(result([3, 0, 5])) == {"0": 0.003, "2": 0.005}
     many = ap_by_class(result([1, *range(2, MOST_CLASSES + 2)]))
     assert list(many) == [str(n) for n in range(1, MOST_CLASSES + 1)]
-
-
-def test_two_processes_share_a_validation_and_stop_together(small_dataset: str, tmp_path: Path) -> None:
-    early = {"val_interval": 1, "patience": 1, "min_delta": 0.99, "ckpt_interval": 100, "lr": 0.001, "ema_tau": 3}
-    spec = spec_for(small_dataset, tmp_path, "yolov4-tiny", processes=2, max_epoch=8, per_batch_size=2, **early)
-    lines: list[str] = []
-    launch_work(spec.work(), show=lines.append)
-    # AP is above 0 soon, because every box counts, and cannot rise by 0.99.
-    rated = [row for row in rows_of(tmp_path, "val") if row.ap]
-    assert len(rated) == 2
-    (stopped,) = rows_of(tmp_path, "stopped")
-    assert stopped.epoch == rated[-1].epoch < 7
-    reason = f"AP has not improved by more than 0.99 for 1 epoch, since epoch {rated[0].epoch}"
-    assert any(f"epoch[{stopped.epoch}], stopping early: {reason}" in line for line in lines)
-    result = read_result(Place.of(tmp_path).store)
-    assert (result.steps, result.stopped) == (stopped.step, reason) and stopped.step == 6 * (stopped.epoch + 1)
-    # One process finds the same with the published weights, whose running statistics are those of the first process.
-    best = best_validation(rows_of(tmp_path, "val"))
-    assert best is not None and (best.ap, best.ap50, best.ap_by_class) == evaluated(
-        small_dataset, tmp_path, spec.config.evaluate
-    )
-    assert not [path for path in (tmp_path / "validation").rglob("*") if path.is_file()]
-
-
-def evaluated(dataset: str, output: Path, config: EvaluateConfig) -> tuple[Any, ...]:
-    """Return AP, AP50 and AP by class of a published detector, evaluated by this process."""
-    from kubeyolo.evaluation.predictor import load_predictor
-    from kubeyolo.evaluation.split_evaluation import evaluate_split
-
-    predictor = load_predictor(open_bundle(Place.of(output / "bundle")))
-    opened = open_dataset(Place.of(dataset))
-    result, _ = evaluate_split(predictor, opened.split("val"), opened.manifest, config)
-    return result.numbers["AP"], result.numbers["AP50"], ap_by_class(result)
 
 
 def test_the_plan_is_said_once_with_its_share_of_the_time(dataset: str) -> None:
