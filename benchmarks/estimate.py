@@ -2,7 +2,7 @@
 
 It runs the command of each step on a generated data set, and prints seconds and peak memory next to the estimates of
 :mod:`kubeyolo.estimate`. The load of other programs makes the steps slower: the column "busy" is processor seconds over
-(seconds x cores), and is low if other programs used the cores.
+(seconds x cores), and is low if other programs used the cores. ``--processes 2`` measures two training processes.
 """
 
 from __future__ import annotations
@@ -131,12 +131,12 @@ def compare(
         cores=cores,
     )
     print("\n".join(estimate.words()))
-    print(f"{'step':18} {'seconds':>8} {'estimate':>8} {'ratio':>6} {'busy':>6} {'peak MB':>8}")
+    print(f"{'step':18} {'seconds':>8} {'processor s':>11} {'estimate':>8} {'ratio':>6} {'busy':>6} {'peak MB':>8}")
     for name, step in measured.items():
         expected = estimate.seconds[name]
         busy = step.busy_seconds / step.seconds / cores
         print(
-            f"{name:18} {step.seconds:8.1f} {expected:8.1f} {expected / step.seconds:6.2f} {busy:6.0%} "
+            f"{name:18} {step.seconds:8.1f} {step.busy_seconds:11.1f} {expected:8.1f} {expected / step.seconds:6.2f} {busy:6.0%} "
             f"{step.peak_bytes / 1e6:8.0f}"
         )
     print(f"images per second of train: {measured['train'].record['metrics'].get('images_per_second')}")

@@ -15,7 +15,7 @@ from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import Config
 from kubeyolo.config.section import MOST_PROCESSES
 from kubeyolo.errors import InputError, check_known
-from kubeyolo.estimate.devices import DEVICES
+from kubeyolo.estimate.devices import DEVICES, DeviceFacts
 from kubeyolo.estimate.published import PUBLISHED_RUNS, PublishedRun
 from kubeyolo.estimate.run import FACTOR, UNKNOWN_IMAGES
 from kubeyolo.estimate.scaling import ScalingRow, scaling
@@ -25,7 +25,7 @@ from kubeyolo.resources import usable_processors
 from kubeyolo.steps.given_dataset import count_images
 
 _PROCESSOR = "CPU"
-_KINDS = (*DEVICES, _PROCESSOR)
+_KINDS: dict[str, DeviceFacts | None] = {**{str(kind): facts for kind, facts in DEVICES.items()}, _PROCESSOR: None}
 
 
 def estimate(
@@ -66,13 +66,13 @@ def estimate(
     """
     config = load_config(model, config_file, sets_of(sets))
     check_image_size(config)
-    counts, chosen = _counts(devices), kinds or list(DEVICES)
+    counts, chosen = _counts(devices), kinds or [kind for kind, device in _KINDS.items() if device]
     for kind in chosen:
         check_known("--device", kind, _KINDS)
     facts, images = model_facts(config.model), count_images(data, config)
     rows: list[ScalingRow] = []
     for kind in dict.fromkeys(chosen):
-        device = None if kind == _PROCESSOR else DEVICES[kind]
+        device = _KINDS[kind]
         rows += scaling(facts, config, images, counts, device, usable_processors() if device is None else None)
     published = [run for run in PUBLISHED_RUNS if run.model == config.model]
     if as_json:

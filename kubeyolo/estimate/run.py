@@ -19,6 +19,7 @@ from kubeyolo.estimate.devices import DEVICES, DeviceFacts
 from kubeyolo.estimate.memory import BACKBONE_SHARE, backbone_peak, detector_peak, loader_memory
 from kubeyolo.estimate.speed import (
     IMAGE_SECONDS,
+    STEP_SECONDS,
     Placement,
     StepTime,
     Workload,
@@ -246,7 +247,8 @@ class _Run:
             cores=self.place.cores,
         )
         work = Workload.of(self.facts, pretrain.image_size, pretrain.per_batch_size).share(BACKBONE_SHARE)
-        learned = steps * (step_time(work, one).total + per_step * IMAGE_SECONDS / self.place.cores)
+        rest = per_step * IMAGE_SECONDS + (STEP_SECONDS if pretrain.device_target == "CPU" else 0.0)
+        learned = steps * (step_time(work, one).total + rest / self.place.cores)
         forward = BACKBONE_SHARE * self._forward(pretrain.image_size, pretrain.device_target)
         return self._start("pretrain_backbone") + learned + measured * forward
 

@@ -33,15 +33,17 @@ read by the next convolution. Backward 12: activation 3, normalization 5, gradie
 HALF, FLOAT = 2, 4
 """Bytes of an element of half precision, and of float32: of activations on Ascend, and of gradients."""
 
-# Measured in November 2026 on 2 cores of a shared x86-64 machine (Xeon with AVX-512, 2.6 GHz) with MindSpore 2.7.0.
+# Measured in November 2026 on 2 cores of a shared x86-64 machine (Xeon with AVX-512, 2.6 GHz) with MindSpore 2.7.0:
+# docs/training.md has the measurements.
 CORE_SPEED, CORE_POWER = 20e9, 0.9
 """Multiply-adds per second of one core, and the exponent by which speed grows with cores (above 2 cores: assumed)."""
 CORE_BANDWIDTH = 60e9
 """Bytes of activations per second of one core."""
-IMAGE_SECONDS = 0.005
-"""Processor seconds of a training image outside the network on a processor: loader, loss, average of the weights."""
-PROCESS_LINK = Link(bandwidth=0.5e9, latency=1e-3)
-"""Exchange of gradients between processes of one machine over its loopback interface."""
+IMAGE_SECONDS, STEP_SECONDS = 0.003, 0.08
+"""Processor seconds outside the network on a processor: of an image (loader, loss), and of a step, whatever its batch
+(starting the operators, optimizer, average of the weights)."""
+PROCESS_LINK = Link(bandwidth=0.15e9, latency=1e-3)
+"""Exchange of gradients between processes of one machine, with joining and dividing them."""
 MACHINE_LINK = Link(bandwidth=0.1e9, latency=2e-3)
 """Exchange of gradients between machines without accelerators, over Ethernet of 1 Gb/s: assumed."""
 DECODE_SECONDS, PAINT_SECONDS = 0.0031, 0.0066
@@ -180,9 +182,13 @@ def _rates(place: Placement) -> tuple[float, float]:
     if device is not None:
         bandwidth = device.bandwidth * device.bandwidth_share
         return device.multiply_adds * device.compute_share, bandwidth / HALF
-    # The processes of a machine share its cores.
-    cores = math.pow(place.cores, CORE_POWER) / place.per_machine
+    cores = _cores_of_process(place)
     return CORE_SPEED * cores, CORE_BANDWIDTH * cores / FLOAT
+
+
+def _cores_of_process(place: Placement) -> float:
+    """Return how many times as fast as on one core a process is, which shares the cores of its machine."""
+    return math.pow(place.cores, CORE_POWER) / place.per_machine
 
 
 def reduce_seconds(size: float, place: Placement) -> float:
@@ -233,7 +239,7 @@ def training_step(facts: ModelFacts, config: Config, images: int, place: Placeme
     work = Workload.of(facts, train.image_size, train.per_batch_size, recomputed=float(train.recompute))
     step = step_time(work, place)
     if place.device is None:
-        # On a processor, loader, loss and average share the cores with the network.
-        rest = train.per_batch_size * place.per_machine * IMAGE_SECONDS / place.cores
-        return replace(step, compute=step.compute + rest)
+        # On a processor, all of this shares the cores with the network.
+        rest = train.per_batch_size * IMAGE_SECONDS + STEP_SECONDS
+        return replace(step, compute=step.compute + rest / _cores_of_process(place))
     return replace(step, loader=loader_seconds(config, images, place))
