@@ -21,6 +21,7 @@ from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory, be
 from kubeyolo.training.profile import VALIDATIONS, read_summary
 from kubeyolo.training.spec import TrainingSpec
 from kubeyolo.training.validation import MOST_CLASSES, ValidationPlan, ap_by_class, plan_validation
+from tests.training.published import evaluated
 
 THRESHOLDS = {"conf_threshold": 0.0, "max_det": 50}
 

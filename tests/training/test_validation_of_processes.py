@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from kubeyolo.bundle import open_bundle
-from kubeyolo.config.schema import EvaluateConfig
-from kubeyolo.data.dataset import open_dataset
 from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
 from kubeyolo.training.history import FILE_NAME, TrainingHistory, best_validation
 from kubeyolo.training.result import read_result
-from kubeyolo.training.validation import ap_by_class
+from tests.training.published import evaluated
 from tests.training.small_training import spec_for
 
 
@@ -37,14 +33,3 @@ def test_two_processes_share_a_validation_and_stop_together(small_dataset: str, 
         small_dataset, tmp_path, spec.config.evaluate
     )
     assert not [path for path in (tmp_path / "validation").rglob("*") if path.is_file()]
-
-
-def evaluated(dataset: str, output: Path, config: EvaluateConfig) -> tuple[Any, ...]:
-    """Return AP, AP50 and AP by class of a published detector, evaluated by this process."""
-    from kubeyolo.evaluation.predictor import load_predictor
-    from kubeyolo.evaluation.split_evaluation import evaluate_split
-
-    predictor = load_predictor(open_bundle(Place.of(output / "bundle")))
-    opened = open_dataset(Place.of(dataset))
-    result, _ = evaluate_split(predictor, opened.split("val"), opened.manifest, config)
-    return result.numbers["AP"], result.numbers["AP50"], ap_by_class(result)
