@@ -17,6 +17,7 @@ from kubeyolo.config.section import DeviceTarget
 from kubeyolo.config.validation_interval import validation_interval
 from kubeyolo.formats import about_duration, about_size, counted
 from kubeyolo.models.facts import ModelFacts
+from kubeyolo.models.named_facts import training_sizes
 
 UNKNOWN_IMAGES = 1000
 """Assumed number of images of a split of unknown size."""
@@ -305,7 +306,7 @@ class _Run:
         facts, train = self.facts, self.config.train
         # About ten float32 values of the loss for each value of the head.
         head = sum(40 * facts.anchors_per_level * (5 + classes) / stride**2 for stride in facts.strides)
-        pixels = train.per_batch_size * train.image_size**2
+        pixels = train.per_batch_size * training_sizes(facts, train)[-1] ** 2
         return round(PROCESS_BYTES + PARAMETER_BYTES * facts.parameters + (self._activations() + head) * pixels)
 
     def backbone_peak(self) -> int:
@@ -319,10 +320,11 @@ class _Run:
         return ACTIVATION_BYTES * math.sqrt(self.facts.multiply_adds) / self.facts.image_size
 
     def loader_memory(self) -> int:
-        data, image = self.config.data, 3 * self.config.train.image_size**2
+        data, train, image = self.config.data, self.config.train, 3 * self.config.train.image_size**2
         cache = min(data.cache_limit_mb << 20, self.images["train"] * image) if data.cache else 0
         # The loader has a ring of workers + 4 batches.
-        batches = (data.workers + 4) * self.config.train.per_batch_size * image if data.workers else 0
+        batch = 3 * train.per_batch_size * training_sizes(self.facts, train)[-1] ** 2
+        batches = (data.workers + 4) * batch if data.workers else 0
         return round(data.workers * WORKER_BYTES + batches + cache)
 
     def store_bytes(self) -> int:

@@ -13,7 +13,7 @@ from kubeyolo.data.augment import Augmenter
 from kubeyolo.data.cache import MEGABYTE, ImageCache, cache_bytes, cached_images
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.labels import LABEL_COLUMNS, BoxTable, pack_labels, training_capacity
-from kubeyolo.data.sampler import Sampler
+from kubeyolo.data.sampler import Sampler, SizeSchedule
 from kubeyolo.data.shared_memory import SharedMemory
 
 STATISTICS_SAMPLES = 512
@@ -35,7 +35,7 @@ class Batch:
     """Images and boxes of one step.
 
     Attributes:
-        images: uint8 (batch, 3, height, width) RGB.
+        images: uint8 (batch, 3, size, size) RGB.
         labels: float32 (rows, 6): image in the batch, class, cx, cy, w, h as fractions of the image; unused rows have
             image number -1. The number of rows is the same for all batches.
         indices: int64 (batch,): for each sample, the position of its first image in the split.
@@ -50,20 +50,27 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """The settings that all processes that make batches for a loader share."""
+    """The settings that all processes that make batches for a loader share.
+
+    Samples are planned and images cached for ``image_size`` pixels; they are painted in the size of their step.
+    """
 
     source: ImageSource
     augment: AugmentConfig
     image_size: int
+    sizes: SizeSchedule
     sampler: Sampler
     mosaic_epochs: int | None
     label_capacity: int
     cached_images: int
 
-    @property
-    def image_shape(self) -> tuple[int, int, int, int]:
-        """Shape of the images of a batch."""
-        return (self.sampler.per_batch_size, 3, self.image_size, self.image_size)
+    def size_at(self, epoch: int, step: int) -> int:
+        """Return the side in pixels of the images of a step of an epoch."""
+        return self.sizes.at(epoch * self.sampler.steps_per_epoch + step)
+
+    def image_shape(self, size: int) -> tuple[int, int, int, int]:
+        """Return the shape of the images of a batch, by their side in pixels."""
+        return (self.sampler.per_batch_size, 3, size, size)
 
     @property
     def label_shape(self) -> tuple[int, int]:
@@ -76,6 +83,7 @@ def plan_batches(
     data: DataConfig,
     augment: AugmentConfig,
     image_size: int,
+    sizes: SizeSchedule,
     sampler: Sampler,
     mosaic_epochs: int | None,
 ) -> tuple[BatchSpec, int]:
@@ -88,7 +96,7 @@ def plan_batches(
     augmenter = Augmenter(augment, boxes, source.index.width, source.index.height, image_size)
     capacity = data.label_capacity or derive_label_capacity(augmenter, sampler, mosaic_epochs)
     cached = cached_images(augmenter.sizes, data.cache_limit_mb * MEGABYTE) if data.cache else 0
-    spec = BatchSpec(source, augment, image_size, sampler, mosaic_epochs, capacity, cached)
+    spec = BatchSpec(source, augment, image_size, sizes, sampler, mosaic_epochs, capacity, cached)
     return spec, cache_bytes(augmenter.sizes, cached)
 
 
@@ -128,11 +136,11 @@ class BatchMaker:
             self._epoch, self._order = epoch, sampler.order(epoch)
         positions = sampler.positions(step)
         batch.indices[:] = sampler.images_at(self._order, positions)
-        labels = []
+        labels, size = [], batch.images.shape[-1]
         mosaic = self.spec.mosaic_epochs is None or epoch < self.spec.mosaic_epochs
         for slot, (position, image) in enumerate(zip(positions, batch.indices, strict=True)):
             generator = sampler.generator(epoch, int(position))
-            plan = self._augmenter.draw(generator, int(image), mosaic)
+            plan = self._augmenter.draw(generator, int(image), mosaic).resized(size)
             self._augmenter.paint(plan, self._cache.read, batch.images[slot])
             labels.append(self._augmenter.labels(plan))
         return pack_labels(labels, batch.labels)

@@ -29,6 +29,9 @@ ANCHORS = "train.anchors"
 LOSS_SCALE = "train.loss_scale"
 """An identity has this key only if the divisor differs from the model's own divisor."""
 
+MULTI_SCALE = ("train.multi_scale", "train.sizes", "train.resize_rate")
+"""An identity has these keys only if the size of the images changes; the sizes are then those of the training."""
+
 _SMOOTHING = "train.label_smooth_factor"
 
 KEEP = "train.keep"
@@ -74,7 +77,7 @@ def missing_values(saved: Identity, now: Identity) -> dict[str, Any]:
     result is empty if more than these settings and the length differs.
     """
     changed = [key for key in changed_keys(saved, now) if key not in LENGTHS]
-    if any(key in saved or key in (ANCHORS, LOSS_SCALE) for key in changed):
+    if any(key in saved or key in (ANCHORS, LOSS_SCALE, *MULTI_SCALE) for key in changed):
         return {}
     values = {key: value_of(saved, key) for key in changed}
     return {} if None in values.values() else values

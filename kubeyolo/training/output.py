@@ -270,6 +270,7 @@ def publish_weights(
         anchor_recall=anchor_recall,
         choice=choice,
         stopped=stopped,
+        compiled=engine.compilations.result,
     )
     store.write_bytes(RESULT_NAME, result.model_dump_json(indent=2).encode())
     if selection is not None:
