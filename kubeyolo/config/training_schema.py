@@ -203,13 +203,12 @@ class TrainConfig(Section):
         le=MOST_PIXELS,
         multiple_of=32,
         json_schema_extra=IN_FORM,
-        description="Side of the square training images, in pixels; with multi_scale, the size that they are planned "
-        "for, and the size of validation and export.",
+        description="Side of the square training images, in pixels.",
     )
     multi_scale: bool = Field(
         default=False,
         description="Whether the size of the training images changes every resize_rate steps; each size is compiled "
-        "once.",
+        "once. Validation and export use image_size.",
     )
     sizes: tuple[Annotated[int, Field(ge=64, le=MOST_PIXELS, multiple_of=32)], ...] = Field(
         default=(),
