@@ -11,13 +11,16 @@ import pytest
 from kubeyolo.config.idle_settings import idle_settings
 from kubeyolo.config.load import load_config, load_resolved
 from kubeyolo.config.training_schema import TrainConfig
+from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.sampler import SizeSchedule
 from kubeyolo.errors import InputError
 from kubeyolo.estimate import detector_memory
 from kubeyolo.models.named_facts import check_batch_norm, check_image_size, model_facts, model_names, training_sizes
 from kubeyolo.storage.place import Place
+from kubeyolo.training import detector
 from kubeyolo.training.accumulation import build_accumulation
 from kubeyolo.training.compilations import Compilations
+from kubeyolo.training.distribution import Distribution
 from kubeyolo.training.extension import changed_keys, missing_values
 from kubeyolo.training.loop import Hooks, TrainingLoop
 from kubeyolo.training.loop_parts import LoopSettings, Output, Speed
@@ -26,6 +29,7 @@ from kubeyolo.training.outlook import RemainingTime
 from kubeyolo.training.schedules import build_schedule
 from kubeyolo.training.spec import TrainingSpec, refuse_changes, training_identity
 from tests.training.mean_loss import mean_loss
+from tests.training.small_training import spec_for
 from tests.training.tiny_detector import STEPS_PER_EPOCH, rendered_loader, tiny_engine
 
 BASE, SCHEDULE, STEPS = 64, SizeSchedule((64, 96, 128), rate=2, seed=7), 24
@@ -231,3 +235,16 @@ def test_the_estimated_memory_is_that_of_the_largest_size() -> None:
     )
     assert detector_memory(facts, several, 100, 80) == detector_memory(facts, largest, 100, 80)
     assert memory_remedy(several, "detector").endswith("or train.sizes (736), which starts a different training")
+
+
+def test_a_training_takes_its_sizes_from_the_configuration(small_dataset: str, tmp_path: Path) -> None:
+    values: dict[str, object] = {"multi_scale": True, "sizes": [64, 96], "resize_rate": 2, "seed": 5}
+    several, usual = (spec_for(small_dataset, tmp_path, **each) for each in (values, {"sizes": [64, 96]}))
+    dataset = open_dataset(Place.of(small_dataset))
+    schedule = SizeSchedule((64, 96), rate=2, seed=5)
+    for spec, sizes in ((several, schedule), (usual, None)):
+        with detector._loader(spec, dataset, Distribution(0, 1)) as loader:
+            shapes = [batch.images.shape[-1] for epoch in range(2) for batch in loader.epoch(epoch)]
+            assert detector._loop_settings(spec, loader, dataset.classes).sizes == sizes
+        assert shapes == [64 if sizes is None else schedule.at(step) for step in range(12)]
+    assert {schedule.at(step) for step in range(12)} == {64, 96}
