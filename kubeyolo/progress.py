@@ -89,7 +89,7 @@ class Progress:
         """Show a text at the end of the bar; nothing happens without a bar."""
         with self._lock:
             if self._bar is not None:
-                self._bar.update(self._task, note=text)
+                self._bar.update(self._task, note=text, refresh=True)
 
     def _print_line(self, now: float) -> None:
         self._line_at = now

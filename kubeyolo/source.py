@@ -123,6 +123,7 @@ NO_WEIGHTS = (
     "storage",  # moves bytes
     "training/anchor_search.py",  # computes anchors for the command line; train.anchors is part of the identity
     "training/batch_pictures.py",  # draws batches without changing them
+    "training/compilations.py",  # counts graphs and measures times
     "training/event_files.py",  # as training/history.py
     "training/finite.py",  # only stops a training
     "training/growth.py",  # reads weights without changing them

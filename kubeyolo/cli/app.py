@@ -18,7 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from kubeyolo import __version__
 from kubeyolo.cli import errors, streams
-from kubeyolo.cli.spelling import option_spelling
+from kubeyolo.cli.spelling import complete_options, option_spelling
 from kubeyolo.stop_signals import RaisingHandler, install, stop_signals
 from kubeyolo.storage.cache import expand_homes, set_matplotlib_folder
 
@@ -100,7 +100,8 @@ class LazyCommand(TyperCommand):
 
     def make_context(self, info_name: str | None, args: list[str], *given: Any, **options: Any) -> Any:
         """Return a context of the real command, so that the real command is called."""
-        return self.load(args).make_context(info_name, args, *given, **options)
+        completed = complete_options(self._function if self._module == "steps" else "", args)
+        return self.load(args).make_context(info_name, completed, *given, **options)
 
 
 class LazyGroup(TyperGroup):

@@ -99,6 +99,9 @@ def _reasons(train: TrainConfig) -> Iterator[tuple[str, str]]:
     elif train.warmup != "one_cycle":
         for key in ("warmup_bias_lr", "warmup_momentum"):
             yield key, f"train.warmup is {train.warmup}; set train.warmup=one_cycle"
+    if not train.multi_scale:
+        for key in ("sizes", "resize_rate"):
+            yield key, "train.multi_scale is false; set train.multi_scale=true"
     if train.label_smooth == "off":
         yield "label_smooth_factor", "train.label_smooth is off; set train.label_smooth=on"
     if train.patience and train.val_interval == 0:

@@ -213,6 +213,19 @@ class TrainConfig(Section):
         json_schema_extra=IN_FORM,
         description="Side of the square training images, in pixels.",
     )
+    multi_scale: bool = Field(
+        default=False,
+        description="Whether the size of the training images changes every resize_rate steps; each size is compiled "
+        "once. Validation and export use image_size.",
+    )
+    sizes: tuple[Annotated[int, Field(ge=64, le=MOST_PIXELS, multiple_of=32)], ...] = Field(
+        default=(),
+        description="Sides of the images in pixels, from which the size of a step is drawn (multi_scale). If empty, "
+        "those of the model.",
+    )
+    resize_rate: int = Field(
+        default=10, ge=1, le=MOST, description="Steps with images of one size, until a size is drawn (multi_scale)."
+    )
     per_batch_size: int = Field(
         default=8, ge=1, le=MOST_IMAGES, json_schema_extra=IN_FORM, description="Images per process and step."
     )
@@ -373,6 +386,19 @@ class TrainConfig(Section):
         if self.label_smooth == "on":
             return self.label_smooth_factor or PUBLISHED_SMOOTHING
         return self.label_smooth_factor if self.label_smooth == "auto" else 0.0
+
+    @field_validator("multi_scale", "need_profiler", mode="before")
+    @classmethod
+    def _is_on(cls, value: Any) -> Any:
+        """Accept 0 and 1, as the model zoo's programs do for their flags."""
+        plain = plain_scalar(value.strip()) if isinstance(value, str) else value
+        return bool(plain) if plain in (0, 1) else value
+
+    @field_validator("sizes")
+    @classmethod
+    def _ascending(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        """Return each size once: order and repetitions have no meaning."""
+        return tuple(sorted(set(value)))
 
     @field_validator("freeze", mode="before")
     @classmethod

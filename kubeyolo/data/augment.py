@@ -6,7 +6,7 @@ All random numbers of a sample are drawn for its :class:`SamplePlan`; its boxes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from kubeyolo.data.mosaic import (
     Window,
     compose,
     mosaic_placements,
+    resized_pastes,
     visible_boxes,
     visible_pastes,
 )
@@ -42,6 +43,7 @@ class SamplePlan:
 
     Attributes:
         scene: The images, and their positions in the sample.
+        size: Side of the sample in pixels.
         blended: A second scene for mixup, or None.
         blend: Weight of the first scene, 0..1.
         hsv: Factors of hue, saturation and value, or None.
@@ -50,11 +52,24 @@ class SamplePlan:
     """
 
     scene: Scene
+    size: int
     blended: Scene | None = None
     blend: float = 1.0
     hsv: tuple[float, float, float] | None = None
     fliplr: bool = False
     flipud: bool = False
+
+    def resized(self, size: int) -> SamplePlan:
+        """Return the same choices for a sample of another size."""
+        if size == self.size:
+            return self
+        blended = None if self.blended is None else self._resized(self.blended, size)
+        return replace(self, scene=self._resized(self.scene, size), blended=blended, size=size)
+
+    def _resized(self, scene: Scene, size: int) -> Scene:
+        if isinstance(scene, WarpedScene):
+            return scene.resized(size)
+        return resized_pastes(scene, size / self.size)
 
 
 def jitter_hsv(image: Pixels, gains: tuple[float, float, float]) -> None:
@@ -86,7 +101,9 @@ def flip_boxes(boxes: Float32Array, fliplr: bool, flipud: bool) -> Float32Array:
 
 
 class Augmenter:
-    """Plans, labels and paints samples of ``image_size`` pixels from the images of a split.
+    """Plans, labels and paints samples from the images of a split.
+
+    Samples are planned for ``image_size`` pixels; a plan can be resized before it is labelled and painted.
 
     Attributes:
         sizes: int64 (images, 2): width and height of the tiles, which are images whose longer side is resized to
@@ -110,7 +127,7 @@ class Augmenter:
     def draw(
         self, rng: np.random.Generator, image: int, mosaic: bool = True, partners: Int64Array | None = None
     ) -> SamplePlan:
-        """Draw the plan of a sample.
+        """Draw the plan of a sample of ``image_size`` pixels.
 
         Args:
             rng: The random numbers of the sample.
@@ -131,6 +148,7 @@ class Augmenter:
         colored = bool(config.hsv_h or config.hsv_s or config.hsv_v)
         return SamplePlan(
             scene,
+            self.image_size,
             blended,
             blend,
             hsv=(float(hue), float(saturation), float(value)) if colored else None,
@@ -139,20 +157,25 @@ class Augmenter:
         )
 
     def labels(self, plan: SamplePlan) -> Float32Array:
-        """Return the boxes of a sample, float32 (boxes, 5): class, cx, cy, w, h in 0..1."""
-        boxes = self._scene_labels(plan.scene)
+        """Return the boxes of a sample, float32 (boxes, 5): class, cx, cy, w, h in 0..1.
+
+        Boxes are kept or left out by their size in a sample of ``image_size`` pixels, whatever the size of this sample.
+        """
+        boxes = self._scene_labels(plan.scene, plan.size)
         if plan.blended is not None:
-            boxes = np.concatenate([boxes, self._scene_labels(plan.blended)])
+            boxes = np.concatenate([boxes, self._scene_labels(plan.blended, plan.size)])
         return flip_boxes(boxes, plan.fliplr, plan.flipud)
 
     def paint(self, plan: SamplePlan, read_tile: TileReader, out: Pixels) -> None:
-        """Paint a sample into ``out``, uint8 (3, size, size) RGB.
+        """Paint a sample into ``out``, uint8 (3, size, size) RGB of the size of the plan.
 
         Args:
             plan: The sample.
             read_tile: Returns the tile of an image number, uint8 RGB (height, width, 3) of the size in ``sizes``.
             out: C-contiguous; may be in shared memory.
         """
+        if self._canvas.shape[1] != plan.size:
+            self._canvas = np.empty((2, plan.size, plan.size, 3), np.uint8)
         canvas = self._canvas[0]
         self._paint_scene(plan.scene, read_tile, canvas)
         if plan.blended is not None:
@@ -189,10 +212,11 @@ class Augmenter:
             return WarpedScene(placements, window, warp_matrix(window, distortion), copies)
         return visible_pastes(placements, window)
 
-    def _scene_labels(self, scene: Scene) -> Float32Array:
+    def _scene_labels(self, scene: Scene, size: int) -> Float32Array:
+        rule = replace(self.rule, min_side=self.rule.min_side * size / self.image_size)
         if isinstance(scene, WarpedScene):
-            return scene.labels(self.boxes, self.rule)
-        return visible_boxes(scene, self.boxes, self.image_size, self.rule)
+            return scene.labels(self.boxes, rule)
+        return visible_boxes(scene, self.boxes, size, rule)
 
     def _paint_scene(self, scene: Scene, read_tile: TileReader, out: Pixels) -> None:
         if not isinstance(scene, WarpedScene):

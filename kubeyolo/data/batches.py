@@ -13,7 +13,7 @@ from kubeyolo.data.augment import Augmenter, SamplePlan
 from kubeyolo.data.cache import MEGABYTE, CachePlan, ImageCache, tile_bytes
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.labels import LABEL_COLUMNS, BoxTable, pack_labels, training_capacity
-from kubeyolo.data.sampler import Sampler
+from kubeyolo.data.sampler import Sampler, SizeSchedule
 from kubeyolo.data.shared_memory import SharedMemory
 from kubeyolo.formats import about_size
 
@@ -47,7 +47,7 @@ class Batch:
     """Images and boxes of one step.
 
     Attributes:
-        images: uint8 (batch, 3, height, width) RGB.
+        images: uint8 (batch, 3, size, size) RGB.
         labels: float32 (rows, 6): image in the batch, class, cx, cy, w, h as fractions of the image; unused rows have
             image number -1. The number of rows is the same for all batches.
         indices: int64 (batch,): for each sample, the position of its first image in the split.
@@ -64,6 +64,8 @@ class Batch:
 class BatchSpec:
     """The settings that all processes that make batches for a loader share.
 
+    Samples are planned and images cached for ``image_size`` pixels; they are painted in the size of their step.
+
     Attributes:
         window: Number of samples before a sample whose first images are its possible partners; 0 for all images.
     """
@@ -71,16 +73,20 @@ class BatchSpec:
     source: ImageSource
     augment: AugmentConfig
     image_size: int
+    sizes: SizeSchedule
     sampler: Sampler
     mosaic_epochs: int | None
     label_capacity: int
     window: int
     cache: CachePlan
 
-    @property
-    def image_shape(self) -> tuple[int, int, int, int]:
-        """Shape of the images of a batch."""
-        return (self.sampler.per_batch_size, 3, self.image_size, self.image_size)
+    def size_at(self, epoch: int, step: int) -> int:
+        """Return the side in pixels of the images of a step of an epoch."""
+        return self.sizes.at(epoch * self.sampler.steps_per_epoch + step)
+
+    def image_shape(self, size: int) -> tuple[int, int, int, int]:
+        """Return the shape of the images of a batch, by their side in pixels."""
+        return (self.sampler.per_batch_size, 3, size, size)
 
     @property
     def label_shape(self) -> tuple[int, int]:
@@ -93,6 +99,7 @@ def plan_batches(
     data: DataConfig,
     augment: AugmentConfig,
     image_size: int,
+    sizes: SizeSchedule,
     sampler: Sampler,
     mosaic_epochs: int | None,
 ) -> BatchSpec:
@@ -103,7 +110,7 @@ def plan_batches(
     window = partner_window(augment, augmenter.sizes, sampler.per_batch_size)
     limit = data.cache_limit_mb * MEGABYTE if data.cache else 0
     cache = CachePlan.of(augmenter.sizes, limit, max(data.workers, 1), window > 0)
-    return BatchSpec(source, augment, image_size, sampler, mosaic_epochs, capacity, window, cache)
+    return BatchSpec(source, augment, image_size, sizes, sampler, mosaic_epochs, capacity, window, cache)
 
 
 def partner_window(augment: AugmentConfig, sizes: Int64Array, per_batch_size: int) -> int:
@@ -180,7 +187,9 @@ class BatchMaker:
     def make(self, epoch: int, step: int, batch: Batch) -> int:
         """Fill the arrays of ``batch`` and return the number of boxes that did not fit."""
         # First all plans and labels: between two images, their code would no longer be in the processor's cache.
-        samples = [self.draw(epoch, step, slot) for slot in range(self.spec.sampler.per_batch_size)]
+        size = batch.images.shape[-1]
+        drawn = (self.draw(epoch, step, slot) for slot in range(self.spec.sampler.per_batch_size))
+        samples = [(image, plan.resized(size)) for image, plan in drawn]
         truncated = pack_labels([self._augmenter.labels(plan) for _, plan in samples], batch.labels)
         for slot, (image, plan) in enumerate(samples):
             batch.indices[slot] = image

@@ -23,7 +23,7 @@ import numpy as np
 
 from kubeyolo.config.training_schema import AugmentConfig, DataConfig
 from kubeyolo.data.batches import Batch, BatchMaker, BatchSpec, ImageSource, decoding_note, plan_batches
-from kubeyolo.data.sampler import Sampler
+from kubeyolo.data.sampler import Sampler, SizeSchedule
 from kubeyolo.data.shared_memory import SharedMemory
 from kubeyolo.data.worker import SlotLayout, WorkerSetup, slot_arrays
 from kubeyolo.errors import InputError, KubeyoloError, WorkError, one_line
@@ -101,6 +101,7 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         max_epoch: int | None = None,
+        sizes: SizeSchedule | None = None,
     ) -> None:
         """Prepare the batches and start the workers.
 
@@ -108,12 +109,13 @@ class Loader:
             split: The images; pickled once for each worker.
             config: Workers, cache and label capacity.
             augment: The settings of the augmentation.
-            image_size: Side of the images in a batch, in pixels.
+            image_size: Side in pixels of the samples that are planned, and of cached images.
             per_batch_size: Number of images in a batch of this rank.
             seed: Seed of all random numbers.
             rank: Number of this training process, 0..world - 1.
             world: Number of training processes.
             max_epoch: Number of epochs of the training; needed if ``augment.close_mosaic`` is set.
+            sizes: Sides of the images in the batches of each step; if None, ``image_size`` in every step.
 
         Raises:
             InputError: The split has no images.
@@ -126,7 +128,8 @@ class Loader:
                 raise ValueError("close_mosaic counts back from the last epoch, so max_epoch is needed")
             mosaic_epochs = max(max_epoch - augment.close_mosaic, 0)
         sampler = Sampler(len(split.index.width), per_batch_size, seed, rank, world)
-        self._spec = plan_batches(split, config, augment, image_size, sampler, mosaic_epochs)
+        sizes = sizes or SizeSchedule((image_size,))
+        self._spec = plan_batches(split, config, augment, image_size, sizes, sampler, mosaic_epochs)
         self.truncated_boxes = 0
         self._batches = self._truncated_batches = 0
         self._capacity_needed = 0
@@ -209,7 +212,7 @@ class Loader:
         assert self._maker is not None
         spec = self._spec
         batch = Batch(
-            np.empty(spec.image_shape, np.uint8),
+            np.empty(spec.image_shape(spec.size_at(epoch, step)), np.uint8),
             np.empty(spec.label_shape, np.float32),
             np.empty(spec.sampler.per_batch_size, np.int64),
         )
@@ -296,16 +299,16 @@ class _Pool:
     def receive(self, task: _Task) -> Batch:
         """Wait for a batch and return it in its slot, or as a copy if the caller keeps too many slots."""
         truncated = self._wait(task)
-        start = task.slot * self._layout.stride
+        start, size = task.slot * self._layout.stride, self._spec.size_at(task.epoch, task.step)
         if len(self._leased) >= LEASES:
-            shared = slot_arrays(self._ring.map, self._spec, self._layout, start)
+            shared = slot_arrays(self._ring.map, self._spec, self._layout, size, start)
             self._free.append(task.slot)
             return Batch(shared.images.copy(), shared.labels.copy(), shared.indices.copy(), truncated)
         # The arrays keep the lease alive: it is deleted with the last array.
         lease = (ctypes.c_ubyte * self._layout.stride).from_buffer(self._ring.map, start)
         self._leased.add(task.slot)
         weakref.finalize(lease, self._give_back, self._leased, self._free, task.slot).atexit = False
-        return slot_arrays(memoryview(lease), self._spec, self._layout, truncated=truncated)
+        return slot_arrays(memoryview(lease), self._spec, self._layout, size, truncated=truncated)
 
     def discard(self, task: _Task) -> None:
         """Wait for a batch and drop it."""

@@ -12,7 +12,7 @@ Coordinates are continuous: pixel i covers [i, i + 1). On each axis, a point X o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -32,10 +32,12 @@ class BoxRule:
     Attributes:
         max_aspect: The longer side of a box must be less than this number of times the shorter side.
         min_area_left: More than this share of the area of a box must be left, 0..1.
+        min_side: Both sides of a box must be longer than this number of pixels.
     """
 
     max_aspect: float
     min_area_left: float
+    min_side: float = MIN_SIDE
 
     @classmethod
     def of(cls, config: AugmentConfig) -> BoxRule:
@@ -43,9 +45,9 @@ class BoxRule:
         return cls(config.max_aspect, config.min_area_left)
 
     def has_shape(self, sides: Float64Array) -> BoolArray:
-        """Tell which boxes are wider and higher than 2 px and not too long; ``sides`` (boxes, 2) are in px."""
+        """Tell which boxes are wide and high enough and not too long; ``sides`` (boxes, 2) are in px."""
         shorter, longer = sides.min(axis=1), sides.max(axis=1)
-        fitting: BoolArray = (shorter > MIN_SIDE) & (longer < self.max_aspect * shorter)
+        fitting: BoolArray = (shorter > self.min_side) & (longer < self.max_aspect * shorter)
         return fitting
 
     def keeps(self, sides: Float64Array, whole: Float64Array) -> BoolArray:
@@ -110,6 +112,20 @@ class Paste:
     def gain_y(self) -> float:
         """Vertical scale: output pixels per source pixel."""
         return (self.target[3] - self.target[1]) / (self.source[3] - self.source[1])
+
+
+def resized_pastes(pastes: Sequence[Paste], factor: float) -> tuple[Paste, ...]:
+    """Return the pastes of a result that is ``factor`` times as large.
+
+    Edges are rounded to whole pixels of this result, so rectangles that touch still touch. Rectangles that become empty
+    are left out.
+    """
+    resized = []
+    for paste in pastes:
+        x1, y1, x2, y2 = (round(edge * factor) for edge in paste.target)
+        if x1 < x2 and y1 < y2:
+            resized.append(replace(paste, target=(x1, y1, x2, y2)))
+    return tuple(resized)
 
 
 def mosaic_placements(images: Sequence[int], sizes: Int64Array, center: tuple[int, int]) -> tuple[Placement, ...]:

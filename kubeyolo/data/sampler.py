@@ -1,7 +1,7 @@
-"""Chooses the images of each batch, and the random numbers of each sample.
+"""Chooses the images of each batch, the size of the images of each step, and the random numbers of each sample.
 
-The choice depends only on (seed, epoch, position): not on the number of worker processes or the first step that is
-requested in an epoch.
+The choice depends only on (seed, epoch, position), and for sizes on (seed, step): not on the number of worker processes
+or the first step that is requested in an epoch.
 """
 
 from __future__ import annotations
@@ -17,6 +17,44 @@ from kubeyolo.arrays import Int64Array
 _ORDER_STREAM = 1
 _SAMPLE_STREAM = 2
 _STATISTICS_STREAM = 3
+_SIZE_STREAM = 4
+
+
+@dataclass(frozen=True)
+class SizeSchedule:
+    """Chooses the size of the images of each step; all processes choose the same size.
+
+    Attributes:
+        sizes: Sides of the images in pixels; each is drawn with the same probability.
+        rate: Number of steps after which a size is drawn.
+        seed: Seed of the training.
+    """
+
+    sizes: tuple[int, ...]
+    rate: int = 1
+    seed: int = 0
+
+    @property
+    def largest(self) -> int:
+        """The largest side in pixels."""
+        return max(self.sizes)
+
+    def at(self, step: int) -> int:
+        """Return the side in pixels of the images of a step, counted from the start of the training."""
+        if len(self.sizes) == 1:
+            return self.sizes[0]
+        drawn = np.random.default_rng([_SIZE_STREAM, self.seed, step // self.rate]).integers(len(self.sizes))
+        return self.sizes[int(drawn)]
+
+    def between(self, first: int, end: int) -> set[int]:
+        """Return the sizes that the steps from ``first`` to ``end``, which is excluded, have."""
+        found: set[int] = set()
+        start = first - first % self.rate if first < end else end
+        for step in range(start, end, self.rate):
+            found.add(self.at(step))
+            if len(found) == len(self.sizes):
+                break
+        return found
 
 
 @dataclass(frozen=True)

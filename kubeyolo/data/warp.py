@@ -11,7 +11,7 @@ the origin to its place in the result. The draws are those of YOLOv5 and Scaled-
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -166,6 +166,12 @@ class WarpedScene:
     window: Window
     matrix: Float64Array
     copies: tuple[int, ...] = ()
+
+    def resized(self, size: int) -> WarpedScene:
+        """Return the scene with a result of another size: the matrix scales too, so pixels are resampled once."""
+        window, factor = self.window, size / self.window.size
+        scaled = Window(size, window.canvas, window.scale * factor, window.origin_x * factor, window.origin_y * factor)
+        return replace(self, window=scaled, matrix=np.diag([factor, factor, 1.0]) @ self.matrix)
 
     def labels(self, table: BoxTable, rule: BoxRule) -> Float32Array:
         """Return the boxes that the rule keeps, float32 (boxes, 5): class, cx, cy, w, h in 0..1.

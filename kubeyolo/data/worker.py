@@ -41,8 +41,8 @@ class SlotLayout:
 
     @classmethod
     def of(cls, spec: BatchSpec) -> SlotLayout:
-        """Return the layout for the batches of ``spec``: images, labels, indices."""
-        labels = _aligned(int(np.prod(spec.image_shape)))
+        """Return the layout for the batches of ``spec``: images of the largest size, labels, indices."""
+        labels = _aligned(int(np.prod(spec.image_shape(spec.sizes.largest))))
         indices = labels + _aligned(int(np.prod(spec.label_shape)) * np.dtype(np.float32).itemsize)
         stride = indices + _aligned(spec.sampler.per_batch_size * np.dtype(np.int64).itemsize)
         return cls(labels, indices, stride)
@@ -59,10 +59,12 @@ class WorkerSetup:
     cache_fd: int | None
 
 
-def slot_arrays(buffer: Buffer, spec: BatchSpec, layout: SlotLayout, start: int = 0, truncated: int = 0) -> Batch:
-    """Return the arrays of a slot that starts at byte ``start`` of ``buffer``."""
+def slot_arrays(
+    buffer: Buffer, spec: BatchSpec, layout: SlotLayout, size: int, start: int = 0, truncated: int = 0
+) -> Batch:
+    """Return the arrays of a slot that starts at byte ``start`` of ``buffer``; ``size`` is the side of the images."""
     return Batch(
-        np.ndarray(spec.image_shape, np.uint8, buffer, start),
+        np.ndarray(spec.image_shape(size), np.uint8, buffer, start),
         np.ndarray(spec.label_shape, np.float32, buffer, start + layout.labels),
         np.ndarray((spec.sampler.per_batch_size,), np.int64, buffer, start + layout.indices),
         truncated,
@@ -103,7 +105,8 @@ def _serve(connection: Connection, setup: WorkerSetup) -> None:
             if os.getppid() != setup.parent:
                 return
         epoch, step, slot = connection.recv()
-        truncated = maker.make(epoch, step, slot_arrays(ring.map, setup.spec, layout, slot * layout.stride))
+        size = setup.spec.size_at(epoch, step)
+        truncated = maker.make(epoch, step, slot_arrays(ring.map, setup.spec, layout, size, slot * layout.stride))
         connection.send(("batch", truncated))
 
 

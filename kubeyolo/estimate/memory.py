@@ -6,6 +6,7 @@ import math
 
 from kubeyolo.config.schema import Config
 from kubeyolo.models.facts import ModelFacts
+from kubeyolo.models.named_facts import training_sizes
 
 # Measured in November 2026 with steps of yolov5n-r7, yolov5s-r7, yolov4-tiny and yolov3 at 128 to 512 pixels.
 PROCESS_BYTES, PARAMETER_BYTES, ACTIVATION_BYTES, WORKER_BYTES = 1.1e9, 45, 9.3, 80e6
@@ -32,7 +33,9 @@ def detector_memory(facts: ModelFacts, config: Config, images: int, classes: int
         classes: Number of classes.
     """
     is_here = config.train.device_target == "CPU"
-    return round(detector_peak(facts, config, classes) if is_here else PROCESS_BYTES) + loader_memory(config, images)
+    return round(detector_peak(facts, config, classes) if is_here else PROCESS_BYTES) + loader_memory(
+        facts, config, images
+    )
 
 
 def backbone_memory(facts: ModelFacts, config: Config) -> int:
@@ -48,7 +51,7 @@ def detector_peak(facts: ModelFacts, config: Config, classes: int) -> int:
     train = config.train
     # About ten float32 values of the loss for each value of the head.
     head = sum(40 * facts.anchors_per_level * (5 + classes) / stride**2 for stride in facts.strides)
-    pixels = train.per_batch_size * train.image_size**2
+    pixels = train.per_batch_size * training_sizes(facts, train)[-1] ** 2
     activations = _activations(facts) * (RECOMPUTED_SHARE if train.recompute else 1)
     return round(PROCESS_BYTES + PARAMETER_BYTES * facts.parameters + (activations + head) * pixels)
 
@@ -66,10 +69,11 @@ def _activations(facts: ModelFacts) -> float:
     return ACTIVATION_BYTES * math.sqrt(facts.multiply_adds) / facts.image_size
 
 
-def loader_memory(config: Config, images: int) -> int:
+def loader_memory(facts: ModelFacts, config: Config, images: int) -> int:
     """Return the bytes of the data workers of a process, their batches and cached images."""
     data, image = config.data, 3 * config.train.image_size**2
     cache = min(data.cache_limit_mb << 20, images * image) if data.cache else 0
     # The loader has a ring of workers + 4 batches.
-    batches = (data.workers + 4) * config.train.per_batch_size * image if data.workers else 0
+    batch = 3 * config.train.per_batch_size * training_sizes(facts, config.train)[-1] ** 2
+    batches = (data.workers + 4) * batch if data.workers else 0
     return round(data.workers * WORKER_BYTES + batches + cache)

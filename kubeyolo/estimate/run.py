@@ -29,6 +29,7 @@ from kubeyolo.estimate.speed import (
 )
 from kubeyolo.formats import about_duration, about_size, counted
 from kubeyolo.models.facts import ModelFacts
+from kubeyolo.models.named_facts import training_sizes
 
 UNKNOWN_IMAGES = 1000
 """Assumed number of images of a split of unknown size."""
@@ -159,7 +160,7 @@ def estimate_run(
         seconds=run.seconds(),
         step=run.step,
         memory=max(detector_peak(facts, config, classes), backbone),
-        loader_memory=loader_memory(config, run.images["train"]),
+        loader_memory=loader_memory(facts, config, run.images["train"]),
         disk=(data_bytes or 0) + run.store_bytes(),
         factor=FACTOR[target],
         hardware=counted(run.place.cores * nodes, "core") if target == "CPU" else counted(processes, f"{target} card"),
@@ -262,9 +263,9 @@ class _Run:
         size = self.config.evaluate.side or train.image_size
         validated = self._validations() * self.images[train.val_split] * self._validate_seconds(size)
         stored = self._checkpoints() * self._checkpoint_bytes() / STORE_SPEED
-        # Each process compiles, and several processes also have a scheduler: with few cores they wait for each other.
+        # Each process compiles a graph for each size of images, and several processes also have a scheduler: with few cores they wait for each other.
         starting = self.place.processes + (self.place.processes > 1)
-        start = self._start("train") * max(1.0, starting / cores)
+        start = self._start("train") * max(1.0, starting / cores) * len(training_sizes(self.facts, train))
         return start + trained + stored + validated
 
     def _validate_seconds(self, size: int) -> float:

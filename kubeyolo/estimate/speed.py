@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Literal
 
 from kubeyolo.config.schema import Config
 from kubeyolo.estimate.devices import DeviceFacts, Link
 from kubeyolo.models.facts import ModelFacts
+from kubeyolo.models.named_facts import training_sizes
 
 Limit = Literal["compute", "memory bandwidth", "all-reduce", "loader"]
 
@@ -219,8 +221,9 @@ def loader_seconds(config: Config, images: int, place: Placement) -> float:
     each = (1 + augment.mixup) * (1 + 3 * augment.mosaic)
     if data.cache:
         # A decoded image has about three quarters of the area of a training image.
-        held = (data.cache_limit_mb << 20) / (images * 3 * 0.75 * train.image_size**2)
-        each *= 1 - min(1.0, held)
+        held = min(1.0, (data.cache_limit_mb << 20) / (images * 3 * 0.75 * train.image_size**2))
+        # Partners from a window of the last images are in the cache.
+        each = float(held < 1) if augment.partner_window else each * (1 - held)
     seconds = each * DECODE_SECONDS + (1 + augment.mixup) * PAINT_SECONDS * train.image_size**2 / _PAINTED
     workers = min(max(1, data.workers) * place.per_machine, place.cores)
     return place.per_machine * train.per_batch_size * seconds / workers
@@ -236,7 +239,8 @@ def training_step(facts: ModelFacts, config: Config, images: int, place: Placeme
         place: The processes.
     """
     train = config.train
-    work = Workload.of(facts, train.image_size, train.per_batch_size, recomputed=float(train.recompute))
+    size = math.sqrt(fmean(side**2 for side in training_sizes(facts, train)))
+    work = Workload.of(facts, size, train.per_batch_size, recomputed=float(train.recompute))
     step = step_time(work, place)
     if place.device is None:
         # On a processor, all of this shares the cores with the network.

@@ -28,6 +28,8 @@ _TINY_ANCHORS: Anchors = (
     ((23.0, 27.0), (37.0, 58.0), (81.0, 82.0)),
     ((81.0, 82.0), (135.0, 169.0), (344.0, 319.0)),
 )
+YOLOV3_SIZES, YOLOV4_SIZES = tuple(range(320, 609, 32)), tuple(range(416, 737, 32))
+"""Sides in pixels of the images of multi-scale trainings: of darknet and the MindSpore model zoo."""
 _YOLOV4_PAPER = "https://arxiv.org/abs/2004.10934"
 _SCALED_PAPER = "https://arxiv.org/abs/2011.08036"
 
@@ -52,6 +54,7 @@ def _yolov3(
         loss_divisor=loss_divisor,
         bn_eps=1e-5,
         published=published,
+        sizes=YOLOV3_SIZES,
         shape=MappingProxyType({"relu_backbone": int(relu_backbone)}),
     )
 
@@ -75,6 +78,7 @@ DARKNET_FACTS: tuple[ModelFacts, ...] = (
         loss="yolov4",
         loss_divisor=64.0,
         bn_eps=1e-5,
+        sizes=YOLOV4_SIZES,
     ),
     ModelFacts(
         name="yolov4-csp",
@@ -108,6 +112,7 @@ DARKNET_FACTS: tuple[ModelFacts, ...] = (
         loss="yolov4",
         loss_divisor=64.0,
         bn_eps=1e-5,
+        sizes=YOLOV4_SIZES,
         published=(
             PublishedResult("MindSpore model zoo", "val", 416, 0.401, 0.607, 0.430),
             PublishedResult("MindSpore model zoo", "test-dev", 416, 0.403),

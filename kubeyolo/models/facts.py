@@ -47,6 +47,8 @@ class ModelFacts:
         bn_eps: Added to the variance by the batch normalisations; published weights were trained with this value.
         class_prior_offset: The offset ``o`` in the class bias of a fresh head, ``log(0.6 / (classes − o))``.
         published: COCO results.
+        sizes: Sides in pixels of the images of a multi-scale training, ascending; empty if they depend on the image
+            size, see :meth:`training_sizes`.
         shape: Multiples and other numbers that only the network module reads.
     """
 
@@ -67,6 +69,7 @@ class ModelFacts:
     bn_eps: float = 1e-3
     class_prior_offset: float = 0.99
     published: tuple[PublishedResult, ...] = ()
+    sizes: tuple[int, ...] = ()
     shape: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
@@ -83,6 +86,17 @@ class ModelFacts:
     def clips_tails(self) -> bool:
         """Whether test-time augmentation is that of YOLOv5, which leaves out two levels, or that of Scaled-YOLOv4."""
         return self.family in ("yolov5", "yolov5-r7")
+
+    def training_sizes(self, image_size: int) -> tuple[int, ...]:
+        """Return the sides in pixels of the images of a multi-scale training, ascending.
+
+        Without published sizes they are those of YOLOv5 release 7 and Scaled-YOLOv4: multiples of the coarsest stride
+        from half of ``image_size``, rounded down, to one and a half, rounded up.
+        """
+        if self.sizes:
+            return self.sizes
+        stride = max(self.strides)
+        return tuple(range(max(image_size // 2 // stride, 1) * stride, image_size * 3 // 2 + stride, stride))
 
     @property
     def anchor_count(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from kubeyolo.config.schema import Config
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.errors import InputError, check_known
 from kubeyolo.models.darknet_facts import DARKNET_FACTS
 from kubeyolo.models.facts import ModelFacts
@@ -28,17 +29,36 @@ def model_facts(name: str) -> ModelFacts:
     return _FACTS[name]
 
 
+def training_sizes(facts: ModelFacts, train: TrainConfig) -> tuple[int, ...]:
+    """Return the sides in pixels of the images of a training, ascending; one side without multi-scale training."""
+    if not train.multi_scale:
+        return (train.image_size,)
+    return train.sizes or facts.training_sizes(train.image_size)
+
+
 def check_image_size(config: Config) -> None:
-    """Refuse an image size that is not a multiple of the coarsest stride of the model.
+    """Refuse image sizes that are not multiples of the coarsest stride of the model, or that do not fit each other.
 
     Raises:
-        InputError: The image size is not a multiple of the stride.
+        InputError: A size is not a multiple of the stride, or the image size is outside the sizes of the training.
     """
-    stride, size = max(model_facts(config.model).strides), config.train.image_size
+    facts, train = model_facts(config.model), config.train
+    stride, size, sizes = max(facts.strides), train.image_size, training_sizes(facts, train)
     if size % stride:
         raise InputError(
             f"train.image_size = {size}: {config.model} needs a multiple of {stride}, "
             f"such as {max(stride, round(size / stride) * stride)}"
+        )
+    if uneven := [each for each in sizes if each % stride]:
+        raise InputError(
+            f"train.sizes has {uneven[0]}: {config.model} needs multiples of {stride}, "
+            f"such as {max(stride, round(uneven[0] / stride) * stride)}"
+        )
+    if not sizes[0] <= size <= sizes[-1]:
+        raise InputError(
+            f"train.image_size = {size} is outside the sizes of this multi-scale training, {sizes[0]} to {sizes[-1]}: "
+            f"set train.sizes, such as --set train.sizes={max(stride, 64, size - stride)},{size},{size + stride}, "
+            "or train.multi_scale=false"
         )
 
 
@@ -53,13 +73,21 @@ def check_batch_norm(config: Config, section: Literal["train", "pretrain"]) -> N
         InputError: The batch is one image, and the coarsest feature map one cell.
     """
     part = config.train if section == "train" else config.pretrain
-    stride = max(model_facts(config.model).strides)
-    if part.per_batch_size > 1 or part.image_size > stride:
+    facts = model_facts(config.model)
+    stride = max(facts.strides)
+    smallest = training_sizes(facts, config.train)[0] if section == "train" else part.image_size
+    if part.per_batch_size > 1 or smallest > stride:
         return
+    is_listed = section == "train" and config.train.multi_scale
+    key, named = (
+        ("train.sizes", f"{smallest} px in train.sizes")
+        if is_listed
+        else (f"{section}.image_size", f"{section}.image_size = {part.image_size}")
+    )
     # A map of two cells a side: training images are multiples of the stride, crops of 32.
     larger = 2 * stride if section == "train" else stride + 32
     raise InputError(
-        f"{section}.per_batch_size = 1 with {section}.image_size = {part.image_size}: the coarsest feature map of "
+        f"{section}.per_batch_size = 1 with {named}: the coarsest feature map of "
         f"{config.model} is then one cell of one image, and batch normalisation needs more than one value; "
-        f"set {section}.per_batch_size to 2 or more, or {section}.image_size to {larger} or more"
+        f"set {section}.per_batch_size to 2 or more, or {key} to {larger} or more"
     )

@@ -13,6 +13,8 @@ from kubeyolo.models.facts import Anchors, ModelFacts, PublishedResult
 YOLOV5_NETWORK = "kubeyolo.models.yolov5"
 _MULTIPLES = {"n": (0.33, 0.25), "s": (0.33, 0.5), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
 """Multiples of depth and width, by size."""
+_ZOO_SIZES = tuple(range(320, 769, 32))
+"""Sides in pixels of the images of a multi-scale training of release 5.0, of the MindSpore model zoo."""
 _P5: Anchors = (
     ((13.0, 17.0), (31.0, 25.0), (24.0, 51.0), (61.0, 45.0)),
     ((48.0, 102.0), (119.0, 96.0), (97.0, 189.0), (217.0, 184.0)),
@@ -56,6 +58,7 @@ def _yolov5(
         scale_xy=(2.0, 2.0, 2.0),
         class_prior_offset=0.99 if focus else 0.99999,
         published=() if published is None else (published,),
+        sizes=_ZOO_SIZES if focus else (),
         shape=MappingProxyType({"depth": depth, "width": width, "focus": int(focus)}),
     )
 

@@ -67,6 +67,8 @@ def _facts(spec: TrainingSpec, dataset: Dataset, result: TrainingResult, start: 
         facts["published weights"] = result.choice.words
         facts |= {"weights after the last epoch": result.choice.last} if result.choice.last else {}
     facts |= {"stopped early": result.stopped} if result.stopped else {}
+    if result.compiled is not None and result.compiled.graphs:
+        facts["compiled in the last session"] = result.compiled.words
     if result.anchor_recall is not None:
         facts["boxes that an anchor fits"] = f"{100 * result.anchor_recall:.1f} %"
     if result.warnings:

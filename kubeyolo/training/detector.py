@@ -9,11 +9,12 @@ import numpy as np
 from kubeyolo.bundle import BundleManifest, DatasetReference, Preprocessing
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.loader import Loader
+from kubeyolo.data.sampler import SizeSchedule
 from kubeyolo.evaluation.sharing import Share
 from kubeyolo.formats import counted
 from kubeyolo.models.anchors import trained_facts
 from kubeyolo.models.facts import ModelFacts
-from kubeyolo.models.named_facts import check_batch_norm, check_image_size
+from kubeyolo.models.named_facts import check_batch_norm, check_image_size, model_facts, training_sizes
 from kubeyolo.models.registry import build_model
 from kubeyolo.output_streams import Show
 from kubeyolo.runtime import check_device, configure_mindspore
@@ -136,7 +137,13 @@ def _loader(spec: TrainingSpec, dataset: Dataset, distribution: Distribution, id
         distribution.rank,
         distribution.world,
         max_epoch=train.max_epoch,
+        sizes=_sizes(spec),
     )
+
+
+def _sizes(spec: TrainingSpec) -> SizeSchedule:
+    train = spec.config.train
+    return SizeSchedule(training_sizes(model_facts(spec.config.model), train), train.resize_rate, train.seed)
 
 
 def _loop_settings(spec: TrainingSpec, loader: Loader, classes: tuple[str, ...]) -> LoopSettings:
@@ -152,6 +159,7 @@ def _loop_settings(spec: TrainingSpec, loader: Loader, classes: tuple[str, ...])
         need_profiler=train.need_profiler,
         pictured=pictured_epochs(train.max_epoch, spec.config.augment.close_mosaic),
         classes=classes,
+        sizes=_sizes(spec) if train.multi_scale else None,
     )
 
 

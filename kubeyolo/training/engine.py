@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.errors import InputError
 from kubeyolo.training.accumulation import Accumulation
 from kubeyolo.training.checkpoints import Arrays, TrainingState
+from kubeyolo.training.compilations import Compilations
 from kubeyolo.training.optimizers import (
     ParameterGroups,
     build_optimizer,
@@ -88,6 +90,9 @@ class Engine:
         reduce: Cell that sums gradients over processes, or None.
         average: Whether to keep an exponential moving average.
         accumulation: How many batches an update of the weights is computed from; None for one batch.
+
+    Attributes:
+        compilations: What MindSpore has compiled in this process.
     """
 
     def __init__(
@@ -105,6 +110,7 @@ class Engine:
         self.step = 0
         self.updates = 0
         self.ema_updates = 0
+        self.compilations = Compilations()
         self._config = config
         self._accumulation = accumulation or Accumulation(images=1)
         parameters = list(network.get_parameters())
@@ -129,7 +135,18 @@ class Engine:
         return UpdateAfterBatches(add, update, accumulation, getattr(forward.loss, "is_mean", False))
 
     def train(self, images: Pixels, labels: AnyArray) -> Tensor:
-        """Train on one batch and return (total, parts, gradient norm), which the device may still be computing."""
+        """Train on one batch and return (total, parts, gradient norm), which the device may still be computing.
+
+        A step that compiles a graph ends when the device has computed it.
+        """
+        start = time.perf_counter()
+        losses = self._train(images, labels)
+        if self.compilations.count(*self._compiled()):
+            losses.asnumpy()
+            self.compilations.add(images.shape[-1], time.perf_counter() - start)
+        return losses
+
+    def _train(self, images: Pixels, labels: AnyArray) -> Tensor:
         scalars = scalar_tensors(self._optimizer.scalars(self.schedule.at(self.step), self.updates + 1))
         losses, is_update = self._steps.train(self.step, Tensor(images), Tensor(labels), scalars)
         self.step += 1
@@ -140,6 +157,13 @@ class Engine:
                 share = 1 - ema_decay(self.ema_updates, self._config.ema_decay, self._config.ema_tau)
                 self._average(Tensor(np.float32(share)))
         return losses
+
+    def _compiled(self) -> tuple[int, int]:
+        """Return the numbers of graphs that MindSpore has compiled: of a step, and others."""
+        first, *others = self._steps.graphs()
+        others += [] if self._average is None else [self._average]
+        # MindSpore adds to this set of a cell when it compiles the cell, and looks compiled graphs up in it.
+        return len(first.compile_cache), sum(len(cell.compile_cache) for cell in others)
 
     @property
     def learning_rate(self) -> float:

@@ -41,6 +41,8 @@ LOSS_SCALE = "train.loss_scale"
 
 PARTNER_WINDOW = "augment.partner_window"
 """Identities of versions that drew partners from all images lack this key; ``auto`` continues such a training so."""
+MULTI_SCALE = ("train.multi_scale", "train.sizes", "train.resize_rate")
+"""An identity has these keys only if the size of the images changes; the sizes are then those of the training."""
 
 _SMOOTHING = "train.label_smooth_factor"
 
@@ -89,7 +91,7 @@ def missing_values(saved: Identity, now: Identity) -> dict[str, Any]:
     result is empty if more than these settings and the length differs.
     """
     changed = [key for key in changed_keys(saved, now) if key not in LENGTHS]
-    if any(key in saved or key in (ANCHORS, LOSS_SCALE) for key in changed):
+    if any(key in saved or key in (ANCHORS, LOSS_SCALE, *MULTI_SCALE) for key in changed):
         return {}
     values = {key: value_of(saved, key) for key in changed}
     return {} if None in values.values() else values

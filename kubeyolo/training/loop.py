@@ -146,7 +146,7 @@ class TrainingLoop:
         self._events = self._event_files(output)
         draws = output.is_written and sys.stderr.isatty()
         self._bar = Progress("training", settings.total_steps, has_note=True) if draws else None
-        self._shares, self._has_compiled = TimeShares(), False
+        self._shares = TimeShares()
         self._profiling = (
             Profiling(output.place.store, self._shares, output.is_written, hooks.show)
             if settings.need_profiler
@@ -169,7 +169,7 @@ class TrainingLoop:
             yield self._profiling, PROFILER
         if output.is_written:
             note = self._bar.note if self._bar else None
-            yield Outlook(settings.total_steps, hooks.show, note, settings.world), REST
+            yield Outlook(settings.total_steps, hooks.show, note, settings.world, self._seconds_to_compile), REST
             yield BatchPictures(output.place.store, settings.pictured, settings.classes, speed), REST
         if hooks.after_epoch:
             yield EpochRows(hooks.after_epoch, self.journal, speed), VALIDATIONS
@@ -217,6 +217,9 @@ class TrainingLoop:
                 self._finish_profile()
                 raise
         self._finish_profile()
+        compiled = self._engine.compilations.result
+        if self._settings.sizes is not None and compiled.graphs:
+            self._show(f"compiled {compiled.words}")
 
     def _restore(self, state: TrainingState) -> None:
         """Continue from a checkpoint."""
@@ -244,16 +247,18 @@ class TrainingLoop:
         if self._stop.requested:
             # The first step compiles for minutes, and nothing is lost before it.
             self._end_early()
-        enter, phase = self._shares.enter, STEPS if self._has_compiled else COMPILING
+        enter = self._shares.enter
         enter(WAITING)
         for batch in self._batches_of(epoch, offset):
-            enter(phase)
+            self._announce_compilation(batch)
+            enter(STEPS)
             images = [int(image) for image in getattr(batch, "indices", ())]
             losses = engine.train(batch.images, batch.labels)
-            if self._profiling or not self._has_compiled:
+            if self._profiling:
                 losses.asnumpy()  # Wait for the device, so that the time is counted where it is spent.
+            if engine.compilations.seconds:
+                self._shares.rename(COMPILING)
             self._losses.add(engine.step, losses, images)
-            phase, self._has_compiled = STEPS, True
             moment = self._moment(epoch, batch)
             for part, phase_of_part in self._parts:
                 enter(phase_of_part)
@@ -266,10 +271,35 @@ class TrainingLoop:
                 self._end_early()
         enter(REST)
 
+    def _announce_compilation(self, batch: Any) -> None:
+        """Show which size is compiled in the next step; only if the sizes of the images differ."""
+        sizes, engine = self._settings.sizes, self._engine
+        if sizes is None or engine.compilations.has(size := batch.images.shape[-1]):
+            return
+        line = engine.compilations.announcement(size, sizes.between(engine.step, self._settings.total_steps))
+        self._show(line)
+        if self._bar:
+            self._bar.note(line)
+
+    def _seconds_to_compile(self, step: int) -> float:
+        """Return the estimated seconds of the compilations after a step."""
+        sizes = self._settings.sizes
+        if sizes is None:
+            return 0.0
+        return self._engine.compilations.seconds_for(sizes.between(step, self._settings.total_steps))
+
     def _moment(self, epoch: int, batch: Any) -> Moment:
         step, length = self._engine.step, self._batches.steps_per_epoch
         is_last = step == self._settings.total_steps
-        return Moment(step, epoch, is_last or step % length == 0, is_last, (step - 1) % length == 0, batch)
+        return Moment(
+            step,
+            epoch,
+            ends_epoch=is_last or step % length == 0,
+            is_last=is_last,
+            starts_epoch=(step - 1) % length == 0,
+            batch=batch,
+            compiled=self._engine.compilations.seconds,
+        )
 
     def _batches_of(self, epoch: int, offset: int) -> Iterator[Any]:
         """Yield batches; write a checkpoint and stop if a stop signal also ended the loader workers of this process."""

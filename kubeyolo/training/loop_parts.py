@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from kubeyolo.data.sampler import SizeSchedule
 from kubeyolo.output_streams import Show
 from kubeyolo.storage.claim import check_claim
 from kubeyolo.storage.place import Place
@@ -55,6 +56,7 @@ class LoopSettings:
         need_profiler: Whether to profile some steps.
         pictured: Epochs, from 0, whose first batch is drawn.
         classes: Names of the classes in the labels of a batch.
+        sizes: Sizes of the images of the steps; None if all have one size.
     """
 
     total_steps: int
@@ -69,6 +71,7 @@ class LoopSettings:
     need_profiler: bool = False
     pictured: frozenset[int] = frozenset()
     classes: tuple[str, ...] = ()
+    sizes: SizeSchedule | None = None
 
 
 @dataclass
@@ -82,6 +85,7 @@ class Moment:
         is_last: Whether it is the last step of the training; early stopping sets it.
         starts_epoch: Whether it is the first step of its epoch.
         batch: The batch of the step in this process.
+        compiled: Seconds of the step if it compiled a graph; otherwise 0.
     """
 
     step: int
@@ -90,6 +94,7 @@ class Moment:
     is_last: bool
     starts_epoch: bool = False
     batch: Any = None
+    compiled: float = 0.0
 
 
 class Part(Protocol):
@@ -189,21 +194,24 @@ class Journal:
 
 
 class Speed:
-    """Steps per second since the last log line, without the first step, which compiles the graph."""
+    """Steps per second since the last log line, without the steps that compile a graph."""
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._steps = 0
 
-    def count_step(self) -> None:
-        """Count a finished step."""
-        if self._since is None:
+    def count_step(self, compiled: float = 0.0) -> None:
+        """Count a finished step; ``compiled`` are its seconds if it compiled a graph."""
+        if self._since is not None and not compiled:
+            self._steps += 1
+            return
+        with self.paused():
             # All current objects stay: the garbage collector need not search MindSpore's modules repeatedly.
             gc.collect()
             gc.freeze()
+        self.leave_out(compiled)
+        if self._since is None:
             self._since = time.perf_counter()
-        else:
-            self._steps += 1
 
     def leave_out(self, seconds: float) -> None:
         """Exclude time that was not spent on steps from the rate."""
@@ -236,7 +244,7 @@ class LogLines:
 
     def after_step(self, moment: Moment) -> None:
         """Write a line with the means of the losses since the previous line, if it is due."""
-        self._speed.count_step()
+        self._speed.count_step(moment.compiled)
         if moment.step % self._settings.log_interval == 0 or moment.is_last:
             self.write(moment)
 

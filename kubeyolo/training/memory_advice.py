@@ -82,7 +82,12 @@ def memory_remedy(config: Config, task: str) -> str:
         return f"{_lower_pretraining(config)}, which starts a different pretraining"
     same = {"data.workers": data.workers, "data.cache_limit_mb": data.cache_limit_mb if data.cache else 0}
     same = {key: value for key, value in same.items() if value}
-    other = {"train.per_batch_size": train.per_batch_size, "train.image_size": train.image_size}
+    other: dict[str, int | None] = {
+        "train.per_batch_size": train.per_batch_size,
+        "train.image_size": train.image_size,
+    }
+    if train.multi_scale:
+        other["train.sizes"] = train.sizes[-1] if train.sizes else None
     if train.processes > 1:
         other["train.processes"] = train.processes
     first = f"{lower(same)} and run the same command again to continue from the newest checkpoint; or " if same else ""

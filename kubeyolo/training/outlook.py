@@ -26,15 +26,20 @@ BAR_SECONDS = 2.0
 class RemainingTime:
     """Estimates the remaining time from the recent steps.
 
-    The first step, which compiles the graph, is left out.
+    Steps that compile a graph are left out.
     """
 
     def __init__(self, total_steps: int) -> None:
         self._total = total_steps
         self._recent: deque[tuple[float, int]] = deque()
+        self._compiled_steps, self._compiled_seconds = 0, 0.0
 
-    def count(self, step: int, now: float) -> None:
-        """Note that a step was finished at a time in seconds."""
+    def count(self, step: int, now: float, compiled: float = 0.0) -> None:
+        """Note that a step was finished at a time in seconds; ``compiled`` are its seconds if it compiled a graph."""
+        if compiled:
+            self._compiled_steps += 1
+            self._compiled_seconds += compiled
+        step, now = self._without_compilations(step, now)
         # A second is the finest grain, so that a training with short steps keeps few values.
         if not self._recent or now - self._recent[-1][0] >= 1:
             self._recent.append((now, step))
@@ -42,11 +47,14 @@ class RemainingTime:
             self._recent.popleft()
 
     def seconds(self, step: int, now: float) -> float | None:
-        """Return the remaining time in seconds after a step; None after the first step."""
+        """Return the remaining time in seconds after a step, without compilations; None after the first step."""
+        left = self._total - step
+        step, now = self._without_compilations(step, now)
         since, first = self._recent[0] if self._recent else (now, step)
-        if step == first:
-            return None
-        return (self._total - step) * (now - since) / (step - first)
+        return None if step == first else left * (now - since) / (step - first)
+
+    def _without_compilations(self, step: int, now: float) -> tuple[int, float]:
+        return step - self._compiled_steps, now - self._compiled_seconds
 
 
 class Outlook:
@@ -57,10 +65,18 @@ class Outlook:
         show: Shows a line in the log.
         note: Shows a text at the end of the bar; None if there is no bar.
         world: Number of training processes; several processes of this machine have the same parent.
+        compiling: Returns the estimated seconds of the compilations after a step.
     """
 
-    def __init__(self, total_steps: int, show: Show, note: Callable[[str], None] | None = None, world: int = 1) -> None:
-        self._total, self._show, self._note = total_steps, show, note
+    def __init__(
+        self,
+        total_steps: int,
+        show: Show,
+        note: Callable[[str], None] | None = None,
+        world: int = 1,
+        compiling: Callable[[int], float] = lambda step: 0.0,
+    ) -> None:
+        self._total, self._show, self._note, self._compiling = total_steps, show, note, compiling
         self._pid = os.getpid() if world == 1 else os.getppid()
         self._remaining = RemainingTime(total_steps)
         self._due: float | None = None
@@ -68,13 +84,16 @@ class Outlook:
     def after_step(self, moment: Moment) -> None:
         """Show the text if it is due."""
         now = time.monotonic()
-        self._remaining.count(moment.step, now)
+        self._remaining.count(moment.step, now, moment.compiled)
         if self._due is None:
             self._due = now + (BAR_SECONDS if self._note else FIRST_LINE_SECONDS)
         if now < self._due or moment.is_last:
             return
         self._due = now + (BAR_SECONDS if self._note else LINE_SECONDS)
-        text = outlook_text(self._remaining.seconds(moment.step, now), memory_of(self._pid), usable_memory())
+        seconds = self._remaining.seconds(moment.step, now)
+        if seconds is not None:
+            seconds += self._compiling(moment.step)
+        text = outlook_text(seconds, memory_of(self._pid), usable_memory())
         if self._note:
             self._note(text)
         else:

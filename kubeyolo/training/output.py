@@ -281,6 +281,7 @@ def publish_weights(
         anchor_recall=anchor_recall,
         choice=choice,
         stopped=stopped,
+        compiled=engine.compilations.result,
     )
     store.write_bytes(RESULT_NAME, result.model_dump_json(indent=2).encode())
     store.delete_tree(SHARES)

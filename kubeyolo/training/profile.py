@@ -119,6 +119,10 @@ class TimeShares:
         self.seconds[self._part] = self.seconds.get(self._part, 0.0) + now - self._since
         self._part, self._since = part, now
 
+    def rename(self, part: str) -> None:
+        """Count the time since the last call of :meth:`enter` for another part."""
+        self._part = part
+
 
 class Profiling:
     """Profiles some steps of rank 0 with MindSpore, and stores the profile and the summary.

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kubeyolo.errors import InputError, first_problem
 from kubeyolo.storage.base import Store
+from kubeyolo.training.compilations import CompiledGraphs
 from kubeyolo.training.extension import extension_lines
 
 RESULT_NAME = "training.json"
@@ -76,6 +77,7 @@ class TrainingResult(BaseModel):
         anchor_recall: Share of the boxes that fit an anchor, 0..1; None for a backbone.
         choice: The published weights and their validation; None if nothing was validated.
         stopped: Why the training stopped before its last epoch; empty if it did not.
+        compiled: What MindSpore compiled in the last session.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -91,6 +93,7 @@ class TrainingResult(BaseModel):
     anchor_recall: float | None = None
     choice: Choice | None = None
     stopped: str = ""
+    compiled: CompiledGraphs | None = None
 
     @property
     def extended(self) -> list[str]:

@@ -12,12 +12,13 @@ from kubeyolo.config.schema import Config
 from kubeyolo.config.training_schema import AugmentConfig
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import other_anchors
-from kubeyolo.models.named_facts import model_facts
+from kubeyolo.models.named_facts import model_facts, training_sizes
 from kubeyolo.training.extension import (
     ANCHORS,
     KEEP,
     LENGTHS,
     LOSS_SCALE,
+    MULTI_SCALE,
     PARTNER_WINDOW,
     PER_BATCH_SIZE,
     PROCESSES,
@@ -167,9 +168,13 @@ def _with_effect(values: dict[str, Any], config: Config) -> dict[str, Any]:
     out, so that presets may have other values.
     """
     left_out = {*idle_keys(config.train), *_idle_augmentation(config.augment), "train.label_smooth"}
-    divisor = config.train.loss_scale
-    if divisor in (0.0, model_facts(config.model).loss_divisor):
+    facts, divisor = model_facts(config.model), config.train.loss_scale
+    if divisor in (0.0, facts.loss_divisor):
         left_out.add(LOSS_SCALE)
+    if config.train.multi_scale:
+        values = {**values, "train.sizes": list(training_sizes(facts, config.train))}
+    else:
+        left_out.update(MULTI_SCALE)
     kept = {key: value for key, value in values.items() if key not in left_out}
     return {**kept, "train.label_smooth_factor": config.train.smoothing}
 

@@ -232,6 +232,9 @@ class Steps(Protocol):
     def restore(self, step: int, added: Tensor | None) -> None:
         """Continue after a number of steps."""
 
+    def graphs(self) -> tuple[nn.Cell, ...]:
+        """Return the cells that are compiled; only the first depends on the shape of a batch."""
+
 
 class UpdateEveryBatch:
     """One graph computes the gradients of a batch and updates the weights."""
@@ -248,6 +251,10 @@ class UpdateEveryBatch:
 
     def restore(self, step: int, added: Tensor | None) -> None:
         """See :meth:`Steps.restore`."""
+
+    def graphs(self) -> tuple[nn.Cell, ...]:
+        """See :meth:`Steps.graphs`."""
+        return (self._graph,)
 
 
 class UpdateAfterBatches:
@@ -285,3 +292,7 @@ class UpdateAfterBatches:
         _, self._waiting = self._accumulation.updates_after(step)
         if added is not None:
             self._add.total.set_data(added)
+
+    def graphs(self) -> tuple[nn.Cell, ...]:
+        """See :meth:`Steps.graphs`."""
+        return self._add, self._update

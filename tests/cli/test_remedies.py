@@ -28,6 +28,7 @@ from kubeyolo.steps.evaluate import judge
 from kubeyolo.steps.same_training import identity_of
 from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, write_checkpoint
+from kubeyolo.training.compilations import Compilations
 from kubeyolo.training.finite import Guard, remedy_for, remembered
 from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory
 from kubeyolo.training.loop_parts import Output
@@ -86,7 +87,8 @@ class Trainings:
                 raise guard.loss(end, "(nan)", "(1)")
             if end < section.max_epoch:
                 raise InterruptedWork(f"interrupted: stopped after step {end}; run the same command again to continue")
-            engine: Any = SimpleNamespace(step=end, averaged=lambda: {"w": np.full(1, end, np.float32)})
+            weights = {"w": np.full(1, end, np.float32)}
+            engine: Any = SimpleNamespace(step=end, averaged=lambda: weights, compilations=Compilations())
             output = Output(place, state.identity, spec.code_digest, spec.writer)
             publish_weights(output, engine, state.sessions, manifest(spec), guard)
 

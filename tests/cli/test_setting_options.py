@@ -114,7 +114,16 @@ def test_settings_are_in_the_bands_of_the_preset_and_have_the_defaults_of_the_ch
         ),
         ("train d --lr_epochs 220,250 --label_smooth 1", ["train.label_smooth=1", "train.lr_epochs=220,250"]),
         ("train d --freeze '*.bias' --recipe scratch", ["recipe=scratch", "train.freeze=*.bias"]),
-        ("train d --training_shape 416 --mosaic 0", ["augment.mosaic=0", "train.image_size=416"]),
+        (
+            "train d --training_shape 416 --mosaic 0",
+            ["augment.mosaic=0", "train.image_size=416", "train.multi_scale=false"],
+        ),
+        ("train d --multi_scale 1 --resize_rate 10", ["train.multi_scale=1", "train.resize_rate=10"]),
+        (
+            "train --multi-scale --sizes 416,608 d --resize-rate=1",
+            ["train.multi_scale=true", "train.resize_rate=1", "train.sizes=416,608"],
+        ),
+        ("train d --multi-scale=false", ["train.multi_scale=false"]),
         ("train d --set train.seed=3 --workers 0", ["data.workers=0", "train.seed=3"]),
         ("train d --set train.lr=0.10 --lr 0.1 --lr 1e-1", ["train.lr=0.10"]),
         ("pretrain d --max_epoch 3 --seed 1", ["pretrain.max_epoch=3", "train.seed=1"]),

@@ -17,6 +17,7 @@ from kubeyolo.stop_signals import stop_signals
 from kubeyolo.storage.claim import CLAIM_NAME, claimed
 from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint
+from kubeyolo.training.compilations import Compilations
 from kubeyolo.training.distribution import Distribution, check_early_stop
 from kubeyolo.training.history import TrainingHistory
 from kubeyolo.training.loop import Hooks, Interrupted, StopRequest, TrainingLoop
@@ -32,6 +33,7 @@ class CountingEngine:
     step: int = 0
     learning_rate: float = 0.25
     seen: list[tuple[int, int]] = field(default_factory=list)
+    compilations: Compilations = field(default_factory=Compilations)
 
     def train(self, images: Any, labels: Any) -> Any:
         self.step += 1
