@@ -99,6 +99,8 @@ def _reasons(train: TrainConfig) -> Iterator[tuple[str, str]]:
     elif train.warmup != "one_cycle":
         for key in ("warmup_bias_lr", "warmup_momentum"):
             yield key, f"train.warmup is {train.warmup}; set train.warmup=one_cycle"
+    if train.scaling == "none":
+        yield "grad_scaler_value", "the loss is not scaled; set train.grad_scaler=static or dynamic"
     if train.label_smooth == "off":
         yield "label_smooth_factor", "train.label_smooth is off; set train.label_smooth=on"
     if train.patience and train.val_interval == 0:

@@ -11,7 +11,7 @@ from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.loader import Loader
 from kubeyolo.models.anchors import trained_facts
 from kubeyolo.models.facts import ModelFacts
-from kubeyolo.models.named_facts import check_batch_norm, check_image_size
+from kubeyolo.models.named_facts import check_batch_norm, check_image_size, check_precision
 from kubeyolo.models.registry import build_model
 from kubeyolo.output_streams import Show
 from kubeyolo.runtime import check_device, configure_mindspore
@@ -111,6 +111,7 @@ def _check(spec: TrainingSpec, distribution: Distribution) -> None:
     check_world("train.processes", spec.processes, distribution)
     check_early_stop("train.patience", spec.config.train.patience, distribution)
     check_image_size(spec.config)
+    check_precision(spec.config)
     check_batch_norm(spec.config, "train")
 
 
@@ -137,6 +138,7 @@ def _loop_settings(spec: TrainingSpec, loader: Loader, classes: tuple[str, ...])
         log_interval=train.log_interval,
         checkpoint_interval=train.ckpt_interval,
         keep_checkpoints=train.keep_checkpoints,
+        is_scaled=train.scaling != "none",
         world=spec.processes,
         tensorboard=train.tensorboard,
         need_profiler=train.need_profiler,
@@ -177,6 +179,7 @@ def _build_engine(
 ) -> Engine:
     # Only here: MindSpore must be configured before it is imported.
     from kubeyolo.losses.build import build_loss
+    from kubeyolo.models.precision import Cast, use_half_precision
     from kubeyolo.training.engine import Engine
     from kubeyolo.training.optimizers import group_parameters
     from kubeyolo.training.step import GradientSum
@@ -188,6 +191,8 @@ def _build_engine(
         show(f"starting from the detector {start.uri}: {rows.words()}")
     if train.freeze:
         show(freeze(network, train.freeze).words())
+    if train.compute_type != "float32":
+        show(use_half_precision(network, Cast(train.compute_type)).words(train.compute_type))
     loss = build_loss(
         facts,
         num_classes,
