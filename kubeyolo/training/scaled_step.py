@@ -61,10 +61,10 @@ class ScaledTrainStep(TrainStep):
         grad_clip: float = 0.0,
         reduce: Callable[..., tuple[Tensor, ...]] | None = None,
     ) -> None:
-        super().__init__(ScaledLoss(forward, scaling.scaler), groups, optimizer, grad_clip, reduce)
+        super().__init__(ScaledLoss(forward, scaling.scaler), groups, optimizer, reduce=reduce)
         self.scaler = scaling.scaler
         self.statistics = scaling.statistics
-        self.clip = _clip(grad_clip)
+        self.limit = _clip(grad_clip)
 
     def construct(self, images: Tensor, labels: Tensor, *scalars: Tensor) -> Tensor:
         """Train on one batch; arguments as :meth:`TrainStep.construct`.
@@ -76,12 +76,12 @@ class ScaledTrainStep(TrainStep):
         if self.reduce is not None:
             gradients = self.reduce(gradients)
         scale = self.scaler.scale
-        norm = self.clip.norm(gradients) / scale
-        factor = self.clip.factor(norm) / scale
+        norm = self.limit.norm(gradients) / scale
+        factor = self.limit.factor(norm) / scale
         is_finite = ops.isfinite(norm)
         losses = _row(total, parts, norm, is_finite)
         if is_finite:
-            done = self.optimizer(self.clip.multiplied(gradients, factor), scalars)
+            done = self.optimizer(self.limit.multiplied(gradients, factor), scalars)
             losses = ops.depend(losses, done)
             if self.statistics is not None:
                 losses = ops.depend(losses, self.statistics())
@@ -149,9 +149,9 @@ class ScaledUpdate(Update):
     def __init__(
         self, added: ScaledAddGradients, groups: ParameterGroups, optimizer: Optimizer, grad_clip: float = 0.0
     ) -> None:
-        super().__init__(added, groups, optimizer, grad_clip)
+        super().__init__(added, groups, optimizer)
         self.scaler = added.scaler
-        self.clip = _clip(grad_clip)
+        self.limit = _clip(grad_clip)
 
     def construct(self, losses: Tensor, share: Tensor, *scalars: Tensor) -> Tensor:
         """Update the weights, unless a batch overflowed; arguments as :meth:`Update.construct`.
@@ -165,7 +165,7 @@ class ScaledUpdate(Update):
         parts = losses.shape[0] - SCALED_COLUMNS - 1
         losses = ops.concat((losses[:parts], norm.reshape(1), losses[parts + 1 : parts + 2]), 0)
         if is_finite:
-            losses = ops.depend(losses, self.optimizer(self.gradients(share * self.clip.factor(norm)), scalars))
+            losses = ops.depend(losses, self.optimizer(self.gradients(share * self.limit.factor(norm)), scalars))
         return ops.concat((losses, self.scaler(is_finite)), 0)
 
 

@@ -20,14 +20,14 @@ from kubeyolo.runtime import configure_mindspore
 from kubeyolo.storage.place import Place
 from kubeyolo.training.schedules import build_schedule
 
-IMAGES, STEPS, LAST = 64, 200, 40
-"""Images of the data set, steps of a training, and steps at its end whose losses are compared."""
+IMAGES, BATCH, STEPS, LAST = 80, 4, 200, 40
+"""Images of the data set and of a batch, steps of a training, and steps at its end whose losses are compared."""
 
 SETTINGS = {
     "train.image_size": 128,
-    "train.per_batch_size": 8,
+    "train.per_batch_size": BATCH,
     "train.nominal_batch": 0,
-    "train.max_epoch": STEPS * 8 // IMAGES,
+    "train.max_epoch": STEPS * BATCH // IMAGES,
     "train.optimizer": "adamw",
     "train.lr": 0.002,
     "train.lr_scheduler": "cosine_annealing",
@@ -36,7 +36,18 @@ SETTINGS = {
     "train.ema_tau": 300.0,
     "data.workers": 0,
 }
-"""The settings of examples/demo.yaml at half its image size, for 200 steps."""
+"""The settings of examples/demo.yaml at half its image size and batch, for 200 steps."""
+
+
+def settings_for(precision: str) -> Config:
+    """Return the configuration; the scale of float16 starts with its largest value."""
+    values = {**SETTINGS, "train.precision": precision, "train.grad_scaler_value": 2.0**24}
+    return load_config("yolov5n-r7", None, [f"{key}={value}" for key, value in values.items()])
+
+
+def mean_loss(rows: np.ndarray) -> float:
+    """Return the mean of the loss per image: the sum of its parts."""
+    return float(rows[:, 1:4].sum(1).mean())
 
 
 def losses_of(dataset: Dataset, config: Config, cast: Any) -> np.ndarray:
@@ -51,14 +62,16 @@ def losses_of(dataset: Dataset, config: Config, cast: Any) -> np.ndarray:
     network = build_model(config.model, classes, seed=train.seed)
     if cast is not None:
         print(use_half_precision(network, cast).words(train.compute_type), flush=True)
-    loss = build_loss(model_facts(config.model), classes, train.image_size)
-    start, rows = time.monotonic(), []
+    criterion = build_loss(model_facts(config.model), classes, train.image_size)
+    start, rows = time.process_time(), []
     with Loader(split, config.data, config.augment, train.image_size, train.per_batch_size, train.seed) as loader:
-        engine = Engine(network, loss, train, build_schedule(train, loader.steps_per_epoch))
+        engine = Engine(network, criterion, train, build_schedule(train, loader.steps_per_epoch))
         for epoch in range(train.max_epoch):
             rows += [engine.train(batch.images, batch.labels).asnumpy() for batch in loader.epoch(epoch)]
-            mean = np.asarray(rows)[-loader.steps_per_epoch :].mean(0)
-            print(f"{train.compute_type} step {len(rows)}: {mean}, {time.monotonic() - start:.0f} s", flush=True)
+            loss = mean_loss(np.asarray(rows)[-loader.steps_per_epoch :])
+            print(
+                f"{train.compute_type}, step {len(rows)}: {loss:.4f}, {time.process_time() - start:.0f} s", flush=True
+            )
     return np.asarray(rows)
 
 
@@ -71,18 +84,12 @@ def test_yolov5n_learns_in_half_precision(tmp_path: Path) -> None:
 
     source = generate_sample_dataset(tmp_path / "source", train=IMAGES, val=4)
     dataset = write_dataset(source, Place.of(tmp_path / "store"))
-    ends, skipped = {}, {}
-    for precision, cast in (("float32", None), ("float16", Cast("float16")), ("bfloat16", Rounding())):
-        values = [f"{key}={value}" for key, value in {**SETTINGS, "train.precision": precision}.items()]
-        if precision == "float16":
-            # Larger than any gradient allows.
-            values.append(f"train.grad_scaler_value={2**24}")
-        rows = losses_of(dataset, load_config("yolov5n-r7", None, values), cast)
-        assert len(rows) == STEPS
-        ends[precision] = float(rows[-LAST:, 1:4].sum(1).mean())
-        skipped[precision] = rows[-1][7] if precision == "float16" else 0
-    print(ends, skipped, flush=True)
-    assert ends["float32"] < 0.8 * float(rows[:LAST, 1:4].sum(1).mean())
-    assert skipped["float16"] > 0
-    for precision in ("float16", "bfloat16"):
-        assert ends[precision] == pytest.approx(ends["float32"], rel=0.05)
+    full, half, rounded = (
+        losses_of(dataset, settings_for(precision), cast)
+        for precision, cast in (("float32", None), ("float16", Cast("float16")), ("bfloat16", Rounding()))
+    )
+    end = mean_loss(full[-LAST:])
+    assert len(full) == STEPS and end < 0.8 * mean_loss(full[:LAST])
+    assert half[-1][7] > 0, "the first scale is larger than any gradient allows"
+    assert mean_loss(half[-LAST:]) == pytest.approx(end, rel=0.05)
+    assert mean_loss(rounded[-LAST:]) == pytest.approx(end, rel=0.05)

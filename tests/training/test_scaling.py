@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kubeyolo.config.training_schema import TrainConfig
+from kubeyolo.models.anchors import trained_facts
 from kubeyolo.storage.place import Place
 from kubeyolo.training.accumulation import build_accumulation
 from kubeyolo.training.checkpoints import newest_checkpoint
@@ -20,7 +21,9 @@ from kubeyolo.training.history import HistoryRow
 from kubeyolo.training.loop import Hooks, TrainingLoop
 from kubeyolo.training.loop_parts import LoopSettings, LossRecord, Output
 from kubeyolo.training.schedules import Rates, build_schedule, ema_decay
+from kubeyolo.training.start import Start
 from tests.training.mean_loss import mean_loss
+from tests.training.small_training import spec_for
 from tests.training.test_engine import IMAGES, batch
 
 SETTINGS: dict[str, Any] = {"lr": 0.05, "max_epoch": 4, "warmup_steps": 3, "warmup_epochs": 1, "ema_tau": 5.0}
@@ -268,3 +271,28 @@ def test_updates_skipped_again_and_again_at_the_lowest_scale_end_the_training() 
         "of the loss, which is not lowered any more; images of its batch: a.jpg; compute in float32 with --set "
         "train.precision=float32, or: lower it"
     )
+
+
+@pytest.mark.usefixtures("mindspore_ready")
+def test_the_training_copy_alone_computes_in_half_precision() -> None:
+    from kubeyolo.models.precision import HalfConvolution
+    from kubeyolo.models.registry import build_model
+    from kubeyolo.training.detector import _build_engine
+
+    spec = spec_for("d", Path("o"), precision="float16")
+    lines: list[str] = []
+    engine = _build_engine(spec, trained_facts(spec.config), ("a", "b"), 5, Start(), lines.append)
+    assert lines == [
+        "computing in float16: 57 BatchNorm2d, 11 Bottleneck, 60 Conv2d, 1 MaxPool2d, 57 SiLU, 1 Upsample; statistics, "
+        "loss and weights are float32"
+    ]
+    assert isinstance(engine.network.head.m[0], HalfConvolution)
+    plain = build_model(spec.config.model, 2)
+    kinds = {type(cell).__name__ for _, cell in plain.cells_and_names()}
+    assert "HalfConvolution" not in kinds and "Conv2d" in kinds
+    averaged = engine.averaged()
+    assert {parameter.name: parameter.shape for parameter in plain.get_parameters()} == {
+        name: array.shape for name, array in averaged.items()
+    }
+    assert {array.dtype.name for array in averaged.values()} == {"float32"}
+    assert engine.capture({}).scaler["scale"] == 65536
