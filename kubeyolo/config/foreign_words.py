@@ -37,6 +37,8 @@ _KEYS_AND_WORDS = (
     (("train.warmup_steps",), "burn_in warmup_iters min_warmup_step warmup_iter"),
     (("train.warmup_epochs",), "warmup_epoch lr_warmup_epochs"),
     (("train.optimizer",), "optim adam"),
+    (("train.grad_scaler",), "ms_loss_scaler loss_scaler"),
+    (("train.grad_scaler_value",), "ms_loss_scaler_value loss_scaler_value"),
     (("train.label_smooth_factor",), "label_smoothing"),
     (("train.box_gain",), "box loss_box_weight"),
     (("train.cls_gain",), "cls loss_cls_weight"),
@@ -78,7 +80,10 @@ KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 _ABSENT_AND_WORDS = (
     ("train.patience sets after how many epochs without a higher AP a training stops", "early_stop early_stopping"),
-    ("training uses float32 only: leave it out", "amp ms_amp_level fp16 mixed_precision half"),
+    (
+        "set train.precision to float16; on Ascend it is the default: leave it out",
+        "amp amp_level ms_amp_level fp16 mixed_precision half",
+    ),
     ("the classes are those of the data set: leave it out", "nc num_classes names class_names classes_path"),
     ("run the same command again to continue an interrupted training: leave it out", "resume"),
     (

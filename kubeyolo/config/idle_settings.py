@@ -102,6 +102,8 @@ def _reasons(train: TrainConfig) -> Iterator[tuple[str, str]]:
     if not train.multi_scale:
         for key in ("sizes", "resize_rate"):
             yield key, "train.multi_scale is false; set train.multi_scale=true"
+    if train.scaling == "none":
+        yield "grad_scaler_value", "the loss is not scaled; set train.grad_scaler=static or dynamic"
     if train.label_smooth == "off":
         yield "label_smooth_factor", "train.label_smooth is off; set train.label_smooth=on"
     if train.patience and train.val_interval == 0:

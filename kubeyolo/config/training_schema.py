@@ -304,6 +304,24 @@ class TrainConfig(Section):
     ema_tau: float = Field(
         default=2000.0, gt=0, description="Time constant of the rise of the EMA decay, in weight updates."
     )
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        default="auto",
+        description="Type in which convolutions and activations compute; loss, batch statistics and weights are always "
+        "float32. auto is float16 on Ascend and float32 on a CPU, which has no kernels for bfloat16.",
+    )
+    grad_scaler: Literal["auto", "none", "static", "dynamic"] = Field(
+        default="auto",
+        description="Whether the loss is multiplied by a scale while gradients are computed, so that small gradients "
+        "do not vanish; updates whose gradients overflow are skipped. A static scale does not change; a dynamic scale "
+        "is halved after an overflow and doubled after 2000 updates without one. auto is dynamic with float16, "
+        "otherwise none.",
+    )
+    grad_scaler_value: float = Field(
+        default=65536.0,
+        ge=1,
+        le=2**24,
+        description="The static scale of grad_scaler, or the dynamic scale at the start.",
+    )
     loss_scale: float = Field(
         default=0.0,
         ge=0,
@@ -379,6 +397,20 @@ class TrainConfig(Section):
         description="Whether to profile some steps with MindSpore, and to list where the time of the training goes.",
     )
     device_target: DeviceTarget = Field(default="CPU", description=f"Device of the training. {JOB_DEVICE}")
+
+    @property
+    def compute_type(self) -> Literal["float32", "float16", "bfloat16"]:
+        """The type in which convolutions and activations compute, on the device of the training."""
+        if self.precision == "auto":
+            return "float16" if self.device_target == "Ascend" else "float32"
+        return self.precision
+
+    @property
+    def scaling(self) -> Literal["none", "static", "dynamic"]:
+        """Whether the loss is scaled, and whether its scale changes."""
+        if self.grad_scaler == "auto":
+            return "dynamic" if self.compute_type == "float16" else "none"
+        return self.grad_scaler
 
     @property
     def smoothing(self) -> float:

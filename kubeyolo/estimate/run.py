@@ -263,7 +263,8 @@ class _Run:
         size = self.config.evaluate.side or train.image_size
         validated = self._validations() * self.images[train.val_split] * self._validate_seconds(size)
         stored = self._checkpoints() * self._checkpoint_bytes() / STORE_SPEED
-        # Each process compiles a graph for each size of images, and several processes also have a scheduler: with few cores they wait for each other.
+        # Each process compiles a graph for each size of images, and several processes also have a scheduler: with few
+        # cores they wait for each other.
         starting = self.place.processes + (self.place.processes > 1)
         start = self._start("train") * max(1.0, starting / cores) * len(training_sizes(self.facts, train))
         return start + trained + stored + validated

@@ -62,6 +62,20 @@ def check_image_size(config: Config) -> None:
         )
 
 
+def check_precision(config: Config) -> None:
+    """Refuse a precision for which the device of the training has no kernels.
+
+    Raises:
+        InputError: The precision is bfloat16, and the device is a CPU.
+    """
+    train = config.train
+    if train.compute_type == "bfloat16" and train.device_target == "CPU":
+        raise InputError(
+            "train.precision = bfloat16: MindSpore has no kernels for it on a CPU; set train.precision to float32, or "
+            "train.device_target to Ascend"
+        )
+
+
 def check_batch_norm(config: Config, section: Literal["train", "pretrain"]) -> None:
     """Refuse batches in which batch normalisation sees a single value for each channel, which has no variance.
 

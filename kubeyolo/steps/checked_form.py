@@ -21,7 +21,7 @@ from kubeyolo.index import RUN_ID, STORE
 from kubeyolo.launch.launcher import Launcher, find_launcher
 from kubeyolo.launch.policy import check_mounted
 from kubeyolo.models.anchors import trained_facts
-from kubeyolo.models.named_facts import check_batch_norm, check_image_size
+from kubeyolo.models.named_facts import check_batch_norm, check_image_size, check_precision
 from kubeyolo.pointers import check_pointer_name
 from kubeyolo.steps.start import check_start
 from kubeyolo.storage.location import FileLocation, absolute, parse
@@ -138,6 +138,7 @@ def _check_training(pipeline: str, checked: CheckedForm) -> CheckedForm:
     resolved = launcher.placed(ResolvedConfig(config, checked.resolved.origins))
     steps = [step.name for step in steps_of(CompiledPipeline.named(pipeline).tasks)]
     launcher.check(resolved.config, steps, checked.is_remote)
+    check_precision(resolved.config)
     check_formats(resolved.config)
     return replace(checked, resolved=resolved, launcher=launcher, cluster=cluster)
 

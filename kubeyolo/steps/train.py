@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kubeyolo.bundle import read_bundle
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.data.dataset import Dataset
 from kubeyolo.launch.launcher import Launcher
 from kubeyolo.report.origin import start_facts
@@ -48,11 +49,13 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
         seconds=result.seconds,
         outputs={"bundle": bundle},
         metrics=_metrics(result, history.of("train"), start),
-        html=training_report(history, settings, _facts(spec, dataset, result, start), batches, profile),
+        html=training_report(history, settings, _facts(spec, dataset, history, result, start), batches, profile),
     )
 
 
-def _facts(spec: TrainingSpec, dataset: Dataset, result: TrainingResult, start: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(
+    spec: TrainingSpec, dataset: Dataset, history: TrainingHistory, result: TrainingResult, start: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the facts for the report of a training; ``start`` is the record of the detector that it started from."""
     facts: dict[str, Any] = {
         "data set": dataset.manifest.name,
@@ -62,6 +65,7 @@ def _facts(spec: TrainingSpec, dataset: Dataset, result: TrainingResult, start: 
         "seconds": result.seconds,
         "resumed_at": result.resumed_at,
         **_extended(result),
+        **_precision(spec.config.train, history),
     }
     if result.choice is not None:
         facts["published weights"] = result.choice.words
@@ -76,6 +80,19 @@ def _facts(spec: TrainingSpec, dataset: Dataset, result: TrainingResult, start: 
     return facts
 
 
+def _precision(train: TrainConfig, history: TrainingHistory) -> dict[str, Any]:
+    """Return the precision of a training, and the end of its scaled loss."""
+    scaled = [row for row in history.of("train") if row.scale is not None]
+    if not scaled:
+        return {"precision": train.compute_type}
+    last = scaled[-1]
+    return {
+        "precision": train.compute_type,
+        "scale of the loss at the end": f"{last.scale:g} ({train.scaling})",
+        "updates skipped because gradients overflowed": last.skipped,
+    }
+
+
 def _metrics(result: TrainingResult, rows: Sequence[HistoryRow], start: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metrics for the record of a training; ``rows`` are the rows of losses in its history."""
     last = rows[-1] if rows else None
@@ -85,6 +102,7 @@ def _metrics(result: TrainingResult, rows: Sequence[HistoryRow], start: Mapping[
         metrics |= {name: value for name, value in losses.items() if value is not None}
         speeds = sorted(row.images_per_second for row in rows if row.images_per_second)
         metrics |= {"images_per_second": speeds[len(speeds) // 2]} if speeds else {}
+        metrics |= {} if last.skipped is None else {"skipped_updates": last.skipped}
     metrics |= {} if result.anchor_recall is None else {"anchor_recall": result.anchor_recall}
     if start:
         classes = start["classes"]

@@ -33,7 +33,17 @@ Arrays = dict[str, Float32Array]
 
 _PARTS = ("weights", "ema", "moments")
 _HISTORY = "history.jsonl"
-_IN_MANIFEST = ("step", "identity", "ema_updates", "optimizer_steps", "pending", "code_digest", "sessions", "best")
+_IN_MANIFEST = (
+    "step",
+    "identity",
+    "ema_updates",
+    "optimizer_steps",
+    "pending",
+    "code_digest",
+    "sessions",
+    "best",
+    "scaler",
+)
 """Attributes of the state that are stored in the manifest of a checkpoint."""
 
 _NAME = re.compile(r"step-(\d{8})")
@@ -50,13 +60,14 @@ class TrainingState:
         ema: Their exponential moving average.
         moments: Moments of the optimizer by ``<moment>.<parameter name>``.
         ema_updates: Updates of the average so far.
-        optimizer_steps: Steps of the optimizer so far, for its bias correction.
+        optimizer_steps: Updates by the optimizer so far, for its bias correction, without those that were skipped.
         pending: Losses of the steps since the last row of the history.
         history: The history so far, as JSON lines.
         code_digest: Digest of the library that wrote the state.
         sessions: First step and duration in seconds of each session of the training, from the first start to the
             latest.
         best: The best validations so far, whose weights are files of their own in the output.
+        scaler: Values of the scaler of the loss by name; empty if the loss is not scaled.
     """
 
     step: int
@@ -71,6 +82,7 @@ class TrainingState:
     code_digest: str = ""
     sessions: list[tuple[int, float]] = field(default_factory=list)
     best: list[Candidate] = field(default_factory=list)
+    scaler: dict[str, float] = field(default_factory=dict)
 
 
 class CheckpointFile(BaseModel):
@@ -95,7 +107,9 @@ class CheckpointManifest(BaseModel):
     pending: list[list[float]]
     code_digest: str
     sessions: list[tuple[int, float]]
-    best: list[Candidate] = []  # Checkpoints of earlier versions do not have this field.
+    # Checkpoints of earlier versions do not have these fields.
+    best: list[Candidate] = []
+    scaler: dict[str, float] = {}
     files: dict[str, CheckpointFile]
 
 

@@ -14,7 +14,13 @@ from kubeyolo.evaluation.sharing import Share
 from kubeyolo.formats import counted
 from kubeyolo.models.anchors import trained_facts
 from kubeyolo.models.facts import ModelFacts
-from kubeyolo.models.named_facts import check_batch_norm, check_image_size, model_facts, training_sizes
+from kubeyolo.models.named_facts import (
+    check_batch_norm,
+    check_image_size,
+    check_precision,
+    model_facts,
+    training_sizes,
+)
 from kubeyolo.models.registry import build_model
 from kubeyolo.output_streams import Show
 from kubeyolo.runtime import check_device, configure_mindspore
@@ -120,6 +126,7 @@ def _check(spec: TrainingSpec, distribution: Distribution) -> None:
     check_world("train.processes", spec.processes, distribution)
     check_early_stop("train.patience", spec.config.train.patience, distribution)
     check_image_size(spec.config)
+    check_precision(spec.config)
     check_batch_norm(spec.config, "train")
 
 
@@ -154,6 +161,7 @@ def _loop_settings(spec: TrainingSpec, loader: Loader, classes: tuple[str, ...])
         log_interval=train.log_interval,
         checkpoint_interval=train.ckpt_interval,
         keep_checkpoints=train.keep_checkpoints,
+        is_scaled=train.scaling != "none",
         world=spec.processes,
         tensorboard=train.tensorboard,
         need_profiler=train.need_profiler,
@@ -197,6 +205,7 @@ def _build_engine(
 ) -> Engine:
     # Only here: MindSpore must be configured before it is imported.
     from kubeyolo.losses.build import build_loss
+    from kubeyolo.models.precision import Cast, use_half_precision
     from kubeyolo.training.engine import Engine
     from kubeyolo.training.optimizers import group_parameters
     from kubeyolo.training.recompute import recompute
@@ -209,6 +218,8 @@ def _build_engine(
         show(f"starting from the detector {start.uri}: {rows.words()}")
     if train.freeze:
         show(freeze(network, train.freeze).words())
+    if train.compute_type != "float32":
+        show(use_half_precision(network, Cast(train.compute_type)).words(train.compute_type))
     if train.recompute:
         show(f"recomputing the activations of {counted(recompute(network), 'block')} in the backward pass")
     loss = build_loss(

@@ -22,6 +22,8 @@ from kubeyolo.training.optimizers import (
     moment_parameters,
     scalar_tensors,
 )
+from kubeyolo.training.scaled_step import ScaledAddGradients, ScaledTrainStep, ScaledUpdate
+from kubeyolo.training.scaling import LossScaling
 from kubeyolo.training.schedules import Schedule, ema_decay
 from kubeyolo.training.step import (
     AddGradients,
@@ -82,10 +84,12 @@ class WeightAverage(nn.Cell):
 class Engine:
     """Trains a network step by step.
 
+    With a scaled loss the device decides which updates are skipped; ``updates`` and ``ema_updates`` include them.
+
     Args:
         network: The network, with the weights that training starts from.
         loss: Cell that maps (output of the network, labels) to (total, parts).
-        config: Settings of optimizer, clipping and average.
+        config: Settings of optimizer, clipping, average and scaling of the loss.
         schedule: Rates of each step.
         reduce: Cell that sums gradients over processes, or None.
         average: Whether to keep an exponential moving average.
@@ -117,27 +121,43 @@ class Engine:
         self._weights: dict[str, Parameter] = {parameter.name: parameter for parameter in parameters}
         groups = group_parameters(network)
         decay = config.weight_decay * self._accumulation.decay_factor
-        self._optimizer = build_optimizer(groups, config.model_copy(update={"weight_decay": decay}))
+        config = config.model_copy(update={"weight_decay": decay})
+        self._optimizer = build_optimizer(groups, config)
         self._average = WeightAverage(parameters) if average else None
+        self._scaling = LossScaling(network, config, self._optimizer) if config.scaling != "none" else None
         forward = ForwardLoss(network, loss)
         forward.set_train(True)
         self._steps = self._build_steps(forward, groups, reduce)
 
     def _build_steps(self, forward: ForwardLoss, groups: ParameterGroups, reduce: Callable[..., Any] | None) -> Steps:
-        clip, accumulation = self._config.grad_clip, self._accumulation
+        clip, accumulation, scaling = self._config.grad_clip, self._accumulation, self._scaling
         if accumulation.batches == 1:
-            step = TrainStep(forward, groups, self._optimizer, clip, reduce)
+            step = (
+                TrainStep(forward, groups, self._optimizer, clip, reduce)
+                if scaling is None
+                else ScaledTrainStep(forward, groups, self._optimizer, scaling, clip, reduce)
+            )
             step.set_train(True)
             return UpdateEveryBatch(step)
-        add = AddGradients(forward, groups, reduce)
-        update = Update(add, groups, self._optimizer, clip)
+        add: AddGradients
+        update: Update
+        if scaling is None:
+            add = AddGradients(forward, groups, reduce)
+            update = Update(add, groups, self._optimizer, clip)
+        else:
+            add = ScaledAddGradients(forward, groups, scaling, reduce)
+            update = ScaledUpdate(add, groups, self._optimizer, clip)
         add.set_train(True)
         return UpdateAfterBatches(add, update, accumulation, getattr(forward.loss, "is_mean", False))
 
     def train(self, images: Pixels, labels: AnyArray) -> Tensor:
-        """Train on one batch and return (total, parts, gradient norm), which the device may still be computing.
+        """Train on one batch and return its losses, which the device may still be computing.
 
         A step that compiles a graph ends when the device has computed it.
+
+        Returns:
+            (P + 2,) total, parts, norm of the gradients; with a scaled loss also the columns of
+            :data:`kubeyolo.training.finite.SCALED_COLUMNS`.
         """
         start = time.perf_counter()
         losses = self._train(images, labels)
@@ -147,15 +167,13 @@ class Engine:
         return losses
 
     def _train(self, images: Pixels, labels: AnyArray) -> Tensor:
-        scalars = scalar_tensors(self._optimizer.scalars(self.schedule.at(self.step), self.updates + 1))
-        losses, is_update = self._steps.train(self.step, Tensor(images), Tensor(labels), scalars)
+        losses, is_update = self._steps.train(self.step, Tensor(images), Tensor(labels), self._scalars())
         self.step += 1
         if is_update:
             self.updates += 1
             self.ema_updates += 1
             if self._average is not None:
-                share = 1 - ema_decay(self.ema_updates, self._config.ema_decay, self._config.ema_tau)
-                self._average(Tensor(np.float32(share)))
+                self._average(self._average_share())
         return losses
 
     def _compiled(self) -> tuple[int, int]:
@@ -164,6 +182,20 @@ class Engine:
         others += [] if self._average is None else [self._average]
         # MindSpore adds to this set of a cell when it compiles the cell, and looks compiled graphs up in it.
         return len(first.compile_cache), sum(len(cell.compile_cache) for cell in others)
+
+    def _scalars(self) -> tuple[Tensor, ...]:
+        """Return the scalars of the optimizer for the next step."""
+        rates = self.schedule.at(self.step)
+        if self._scaling is not None:
+            return self._scaling.scalars(rates, self.updates + 1)
+        return scalar_tensors(self._optimizer.scalars(rates, self.updates + 1))
+
+    def _average_share(self) -> Tensor:
+        """Return the share of the weights in the next update of their average."""
+        if self._scaling is not None:
+            return self._scaling.average_share(self.ema_updates)
+        share = 1 - ema_decay(self.ema_updates, self._config.ema_decay, self._config.ema_tau)
+        return Tensor(np.float32(share))
 
     @property
     def learning_rate(self) -> float:
@@ -176,15 +208,17 @@ class Engine:
 
     def capture(self, identity: dict[str, Any], code_digest: str = "") -> TrainingState:
         """Return the state that training continues from, without the history."""
+        skipped = self._scaling.skipped if self._scaling else 0
         return TrainingState(
             step=self.step,
             identity=identity,
             weights=_arrays(self._weights),
             ema=self._average.arrays() if self._average else {},
             moments=self._moments(),
-            ema_updates=self.ema_updates,
-            optimizer_steps=self.updates,
+            ema_updates=self.ema_updates - skipped,
+            optimizer_steps=self.updates - skipped,
             code_digest=code_digest,
+            scaler=self._scaling.state() if self._scaling else {},
         )
 
     def common(self) -> dict[str, Arrays]:
@@ -211,8 +245,9 @@ class Engine:
         load_parameters(moment_parameters(self._optimizer), moments, "moments")
         added = state.moments.get(ADDED)
         self._steps.restore(state.step, None if added is None else Tensor(added))
-        self.step, self.updates = state.step, state.optimizer_steps
-        self.ema_updates = state.ema_updates
+        skipped = self._scaling.load(state.scaler) if self._scaling else 0
+        self.step, self.updates = state.step, state.optimizer_steps + skipped
+        self.ema_updates = state.ema_updates + skipped
 
 
 def check_arrays(parameters: dict[str, Parameter], arrays: Arrays, what: str) -> None:

@@ -33,6 +33,8 @@ SCALARS = {
         "cls": "loss/class",
         "lr": "learning_rate",
         "images_per_second": "images_per_second",
+        "scale": "scale_of_loss",
+        "skipped": "skipped_updates",
     },
     "val": {"ap": "validation/AP", "ap50": "validation/AP50"},
     "pretrain": {

@@ -44,6 +44,12 @@ PARTNER_WINDOW = "augment.partner_window"
 MULTI_SCALE = ("train.multi_scale", "train.sizes", "train.resize_rate")
 """An identity has these keys only if the size of the images changes; the sizes are then those of the training."""
 
+PRECISION, GRAD_SCALER, SCALER_VALUE = "train.precision", "train.grad_scaler", "train.grad_scaler_value"
+"""Settings whose value ``auto`` an identity does not have; it has the third only if the loss is scaled."""
+
+_ABSENT = {PRECISION: "float32", GRAD_SCALER: "none"}
+"""What earlier versions did, where it is not the default of the schema."""
+
 _SMOOTHING = "train.label_smooth_factor"
 
 KEEP = "train.keep"
@@ -191,9 +197,9 @@ def _reads_as(text: str, value: Any) -> bool:
 
 
 def value_of(identity: Identity, key: str) -> Any:
-    """Return the value of a key in an identity, or the schema's default if the identity does not have the key."""
-    if key in identity:
-        return identity[key]
+    """Return the value of a key in an identity, or the value of earlier versions: usually the default of the schema."""
+    if key in identity or key in _ABSENT:
+        return identity.get(key, _ABSENT.get(key))
     name, _, key_in_section = key.partition(".")
     section = Config.model_fields[name].annotation if name in Config.model_fields else None
     if isinstance(section, type) and issubclass(section, Section) and key_in_section in section.model_fields:

@@ -20,7 +20,10 @@ REMEDIES = frozenset(
     {
         "pretrain.lr",
         "train.grad_clip",
+        "train.grad_scaler",
+        "train.grad_scaler_value",
         "train.lr",
+        "train.precision",
         "train.warmup_bias_lr",
         "train.warmup_epochs",
         "train.warmup_momentum",
@@ -28,6 +31,13 @@ REMEDIES = frozenset(
     }
 )
 """Settings that may be changed after a training ended in this way: it then starts from step 0 in the same output."""
+
+SCALED_COLUMNS = 4
+"""Number of columns that a scaled loss adds to the losses of a step: whether its gradients overflowed (0 or 1), the new
+scale, the number of skipped updates, and of skipped updates in a row whose scale could not be lowered."""
+
+MOST_SKIPPED = 20
+"""Number of updates in a row, skipped at a scale that is not lowered any more, at which a training ends."""
 
 _MOST_NAMES = 16
 _KINDS = {"weights": "weight", "moments": "moment of the optimizer", "ema": "moving average"}
@@ -69,6 +79,21 @@ class Guard:
         return NotFiniteError(
             f"training step {step}: the loss is not finite: (total, parts, gradient norm) = {losses}, "
             f"at the previous step {before}; {self._images(images)}{self._remedy}"
+        )
+
+    def overflow(self, step: int, scale: float, skipped: int, images: Sequence[int] = ()) -> NotFiniteError:
+        """Return the error of a training whose gradients overflow whatever the scale of the loss.
+
+        Args:
+            step: Number of the step.
+            scale: The scale, which is not lowered any more.
+            skipped: Number of updates in a row that were skipped at this scale.
+            images: Images of the batch.
+        """
+        return NotFiniteError(
+            f"training step {step}: gradients are infinite or NaN, and the last {skipped} updates in a row were "
+            f"skipped at the scale {scale:g} of the loss, which is not lowered any more; {self._images(images)}compute "
+            f"in float32 with --set train.precision=float32, or: {self._remedy}"
         )
 
     def check(self, step: int, parts: Mapping[str, Arrays], images: Sequence[int] = ()) -> None:

@@ -21,9 +21,11 @@ class HistoryRow(BaseModel):
             was extended, "stopped" when it stopped early.
         step: Number of optimizer steps done.
         epoch: Epoch of the last step, from 0.
-        loss: Total loss per image.
+        loss: Total loss per image; None if all batches overflowed.
         lr: Learning rate of the decayed weights at the last step.
         images_per_second: Images of all processes together.
+        scale: The scale of the loss after the last step; None if the loss is not scaled.
+        skipped: Updates that were skipped since the start of the training, because gradients overflowed.
         accuracy: Share of held-out crops that are classified correctly (backbone only).
         top5: Share of held-out crops whose class is among the five most likely; None with 5 outputs or fewer (backbone
             only).
@@ -44,6 +46,8 @@ class HistoryRow(BaseModel):
     cls: float | None = None
     lr: float | None = None
     images_per_second: float | None = None
+    scale: float | None = None
+    skipped: int | None = None
     accuracy: float | None = None
     top5: float | None = None
     ap: float | None = None

@@ -140,7 +140,7 @@ class TrainingLoop:
         hooks = hooks or Hooks()
         self._engine, self._batches, self._settings = engine, batches, settings
         self._stop, self._show = hooks.stop, hooks.show
-        self._losses, self.journal = LossRecord(hooks.guard), Journal(settings.total_steps)
+        self._losses, self.journal = LossRecord(hooks.guard, settings.is_scaled), Journal(settings.total_steps)
         self._checkpoints = Checkpoints(engine, self._losses, self.journal, output, settings, hooks.guard, hooks.best)
         self._best, self._ended = hooks.best, False
         self._events = self._event_files(output)

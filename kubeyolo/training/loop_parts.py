@@ -26,7 +26,7 @@ from kubeyolo.training import history
 from kubeyolo.training.best import BestWeights
 from kubeyolo.training.checkpoints import TrainingState, best_files, write_checkpoint
 from kubeyolo.training.early_stop import EarlyStop, stop_reason
-from kubeyolo.training.finite import Guard
+from kubeyolo.training.finite import MOST_SKIPPED, SCALED_COLUMNS, Guard
 from kubeyolo.training.history import HistoryRow, TrainingHistory
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class LoopSettings:
         checkpoint_interval: Steps between two checkpoints; 0 for a checkpoint after each epoch.
         keep_checkpoints: Number of checkpoints to keep.
         kind: Kind of the rows in the history.
+        is_scaled: Whether the loss is scaled.
         parts: Names of the history's columns that hold the parts of the loss, "" for a part without a column.
         world: Number of training processes.
         tensorboard: Whether to write TensorBoard's event files.
@@ -65,6 +66,7 @@ class LoopSettings:
     checkpoint_interval: int = 0
     keep_checkpoints: int = 3
     kind: Any = "train"
+    is_scaled: bool = False
     parts: tuple[str, ...] = ("box", "obj", "cls")
     world: int = 1
     tensorboard: bool = False
@@ -124,11 +126,16 @@ class Output:
 
 
 class LossRecord:
-    """Losses of the steps since the last history row; fetched from the device only for the next row."""
+    """Losses of the steps since the last history row; fetched from the device only for the next row.
 
-    def __init__(self, guard: Guard) -> None:
+    Args:
+        guard: Ends the training if values are not finite.
+        is_scaled: Whether the losses of a step end with the columns of a scaled loss.
+    """
+
+    def __init__(self, guard: Guard, is_scaled: bool = False) -> None:
         self.images: list[int] = []
-        self._guard = guard
+        self._guard, self._is_scaled = guard, is_scaled
         self._fetched: list[list[float]] = []
         self._waiting: list[tuple[int, Any, list[int]]] = []
 
@@ -138,19 +145,40 @@ class LossRecord:
         self._waiting.append((step, losses, images))
 
     def rows(self) -> list[list[float]]:
-        """Return the losses of all steps since ``clear``.
+        """Return the losses of all steps since ``clear``; those of a step whose gradients overflowed are 0.
 
         Raises:
-            NotFiniteError: A loss or the gradients' norm is not finite; names the step and the last finite losses.
+            NotFiniteError: A loss or the gradients' norm is not finite, unless the gradients of a scaled loss
+                overflowed; or too many updates in a row were skipped. Names the step and the last finite losses.
         """
         for step, losses, images in self._waiting:
             values = [float(value) for value in losses.asnumpy()]
+            if self._is_scaled:
+                values = self._without_overflow(step, values, images)
             if not all(math.isfinite(value) for value in values):
                 last = self._fetched[-1] if self._fetched else None
                 raise self._guard.loss(step, _brief(values), _brief(last) if last else "not known", images)
             self._fetched.append(values)
         self._waiting.clear()
         return self._fetched
+
+    def _without_overflow(self, step: int, values: list[float], images: list[int]) -> list[float]:
+        """Return the values, with zeros for the losses of a step whose gradients overflowed."""
+        overflow, scale, _, stuck = columns = values[-SCALED_COLUMNS:]
+        if stuck >= MOST_SKIPPED:
+            raise self._guard.overflow(step, scale, round(stuck), images)
+        return [0.0] * (len(values) - SCALED_COLUMNS) + columns if overflow else values
+
+    def mean(self) -> list[float] | None:
+        """Return the mean of the fetched losses over the steps without an overflow; None if there are none."""
+        rows = [row for row in self._fetched if not (self._is_scaled and row[-SCALED_COLUMNS])]
+        return [float(value) for value in np.asarray(rows, np.float64).mean(0)] if rows else None
+
+    def scaling(self) -> dict[str, Any]:
+        """Return the scale and the skipped updates after the last fetched step; empty if the loss is not scaled."""
+        if not (self._is_scaled and self._fetched):
+            return {}
+        return {"scale": self._fetched[-1][-3], "skipped": round(self._fetched[-1][-2])}
 
     def restore(self, rows: Sequence[Sequence[float]]) -> None:
         """Start with the losses of a checkpoint."""
@@ -252,22 +280,26 @@ class LogLines:
         """Write a line and a row with the means of the losses since the previous line, unless there are none."""
         if not self._losses.rows():
             return
-        mean = np.asarray(self._losses.rows(), np.float64).mean(0)
+        mean, scaling = self._losses.mean(), self._losses.scaling()
         self._losses.clear()
         names = self._settings.parts
         rate = self._speed.take() * self._settings.images_per_step
+        losses = {} if mean is None else {name: mean[1 + i] for i, name in enumerate(names) if name}
         row = HistoryRow(
             kind=self._settings.kind,
             step=moment.step,
             epoch=moment.epoch,
-            loss=float(mean[1 : 1 + len(names)].sum()),
+            loss=None if mean is None else sum(mean[1 : 1 + len(names)]),
             lr=self._engine.learning_rate,
             images_per_second=round(rate, 2),
-            **{name: float(mean[1 + i]) for i, name in enumerate(names) if name},
+            **losses,
+            **scaling,
         )
         self._journal.history.append(row)
+        loss = "not finite" if row.loss is None else f"{row.loss:.6f}"
+        scaled = f", scale:{row.scale:g}, skipped updates:{row.skipped}" if scaling else ""
         self._show(
-            f"epoch[{moment.epoch}], iter[{moment.step}], loss:{row.loss:.6f}, {rate:.2f} imgs/sec, lr:{row.lr:.6g}"
+            f"epoch[{moment.epoch}], iter[{moment.step}], loss:{loss}, {rate:.2f} imgs/sec, lr:{row.lr:.6g}{scaled}"
         )
 
 

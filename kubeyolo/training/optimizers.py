@@ -109,9 +109,20 @@ class GradientClip(nn.Cell):
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return the gradients and their norm before scaling."""
-        norm = ops.sqrt(2.0 * self.add(self.map(_squares, gradients)))
-        scale = ops.minimum(self.max_norm / (norm + 1e-6), Tensor(1.0, ms.float32))
-        return self.map(ops.partial(_scaled, scale), gradients), norm
+        norm = self.norm(gradients)
+        return self.multiplied(gradients, self.factor(norm)), norm
+
+    def norm(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Return the global norm of gradients; it is infinite or NaN if a gradient is."""
+        return ops.sqrt(2.0 * self.add(self.map(_squares, gradients)))
+
+    def factor(self, norm: Tensor) -> Tensor:
+        """Return the factor of gradients with this norm, at most 1."""
+        return ops.minimum(self.max_norm / (norm + 1e-6), Tensor(1.0, ms.float32))
+
+    def multiplied(self, gradients: tuple[Tensor, ...], factor: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradients times a factor."""
+        return self.map(ops.partial(_scaled, factor), gradients)
 
 
 class _ByGroup(nn.Cell):

@@ -27,6 +27,7 @@ from kubeyolo.training.extension import (
     is_longer,
     is_redistributed,
     lengths,
+    value_of,
 )
 from kubeyolo.training.finite import Guard
 from kubeyolo.training.loop_parts import Output
@@ -167,7 +168,8 @@ def state_to_continue(
     else:
         changed = changed_keys(state.identity, identity)
         if was_not_finite and changed and finite.REMEDIES.issuperset(changed):
-            values = ", ".join(f"{key} = {identity[key]} in place of {state.identity.get(key)}" for key in changed)
+            pairs = [(key, value_of(identity, key), value_of(state.identity, key)) for key in changed]
+            values = ", ".join(f"{key} = {value} in place of {former}" for key, value, former in pairs)
             show(f"starting from step 0 with {values}: the previous training had infinite or NaN values")
             if is_first:
                 clear_output(store, keep_bundle=True)

@@ -9,19 +9,22 @@ from kubeyolo.catalogue import READING_KEYS, STEPS, Step
 from kubeyolo.config.load import preset, preset_names
 from kubeyolo.config.recipes import FINETUNE, finetune_recipe
 from kubeyolo.config.schema import Config
-from kubeyolo.config.training_schema import AugmentConfig
+from kubeyolo.config.training_schema import AugmentConfig, TrainConfig
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import other_anchors
 from kubeyolo.models.named_facts import model_facts, training_sizes
 from kubeyolo.training.extension import (
     ANCHORS,
+    GRAD_SCALER,
     KEEP,
     LENGTHS,
     LOSS_SCALE,
     MULTI_SCALE,
     PARTNER_WINDOW,
     PER_BATCH_SIZE,
+    PRECISION,
     PROCESSES,
+    SCALER_VALUE,
     VALIDATED,
     as_pairs,
     changed_keys,
@@ -167,7 +170,7 @@ def _with_effect(values: dict[str, Any], config: Config) -> dict[str, Any]:
     Trainings of earlier versions lack these keys; they had the schema's defaults. A value that changes nothing is left
     out, so that presets may have other values.
     """
-    left_out = {*idle_keys(config.train), *_idle_augmentation(config.augment), "train.label_smooth"}
+    left_out = {*idle_keys(config.train), *_idle_augmentation(config.augment), "train.label_smooth", SCALER_VALUE}
     facts, divisor = model_facts(config.model), config.train.loss_scale
     if divisor in (0.0, facts.loss_divisor):
         left_out.add(LOSS_SCALE)
@@ -176,7 +179,13 @@ def _with_effect(values: dict[str, Any], config: Config) -> dict[str, Any]:
     else:
         left_out.update(MULTI_SCALE)
     kept = {key: value for key, value in values.items() if key not in left_out}
-    return {**kept, "train.label_smooth_factor": config.train.smoothing}
+    return {**kept, **_precision(config.train), "train.label_smooth_factor": config.train.smoothing}
+
+
+def _precision(train: TrainConfig) -> dict[str, Any]:
+    """Return the precision and the scaling of the loss on the device of the training."""
+    values: dict[str, Any] = {PRECISION: train.compute_type, GRAD_SCALER: train.scaling}
+    return values if train.scaling == "none" else {**values, SCALER_VALUE: train.grad_scaler_value}
 
 
 def _idle_augmentation(augment: AugmentConfig) -> list[str]:

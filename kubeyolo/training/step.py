@@ -176,9 +176,13 @@ class AddGradients(nn.Cell):
         (total, parts), gradients = self.gradients(images, labels)
         if self.reduce is not None:
             gradients = self.reduce(gradients)
-        done = self.assign(self.total, self.total * keep + self.concat(self.map(_flat, gradients)))
+        done = self.assign(self.total, self.total * keep + self.joined(gradients))
         losses = ops.concat((total.reshape(1), parts, ops.zeros_like(total).reshape(1)), 0)
         return ops.depend(losses, done)
+
+    def joined(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Return the gradients as one vector."""
+        return self.concat(self.map(_flat, gradients))
 
 
 class Update(nn.Cell):
@@ -213,11 +217,15 @@ class Update(nn.Cell):
         Returns:
             (P + 2,) losses, with the norm of the gradients in the last place if they are clipped.
         """
-        gradients = self.map(ops.partial(_cut, self.total * share), self.offsets, self.like)
+        gradients = self.gradients(share)
         if self.clip is not None:
             gradients, norm = self.clip(gradients)
             losses = ops.concat((losses[:-1], norm.reshape(1)), 0)
         return ops.depend(losses, self.optimizer(gradients, scalars))
+
+    def gradients(self, share: Tensor) -> tuple[Tensor, ...]:
+        """Return the added gradients times a factor, in the shapes of the parameters."""
+        return self.map(ops.partial(_cut, self.total * share), self.offsets, self.like)
 
 
 class Steps(Protocol):

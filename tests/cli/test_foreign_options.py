@@ -154,7 +154,8 @@ def test_what_is_said_of_each_word_is_taken_by_the_command(error_of: Any, comman
         ("train d --sync-bn", "each process normalizes its own batch: set train.per_batch_size as large as"),
         ("evaluate b d --augment", "test-time augmentation is the option --tta"),
         ("evaluate b d --save-json", "detections.json is always written, in the format of COCO results: leave it out"),
-        ("train d --amp", "training uses float32 only: leave it out"),
+        ("train d --amp", "set train.precision to float16; on Ascend it is the default: leave it out"),
+        ("train d --ms_loss_scaler static", "use --set train.grad_scaler=static"),
         ("train d --resume", "run the same command again to continue an interrupted training: leave it out"),
     ],
 )

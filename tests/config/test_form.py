@@ -49,6 +49,8 @@ TRIED = (
     "Ascend",
     "entropy",
     "diou",
+    "float16",
+    "static",
     "ignore",
     "finetune",
     "fresh",

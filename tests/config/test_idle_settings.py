@@ -69,6 +69,13 @@ def test_the_remedy_gives_the_setting_an_effect() -> None:
     (line,) = notes("yolov4", "label_smooth=false", "label_smooth_factor=0.2")
     assert "train.label_smooth_factor = 0.2 has no effect, because train.label_smooth is off" in line
     assert notes("yolov4", "label_smooth=true", "label_smooth_factor=0.2") == ()
+    (line,) = notes("yolov4", "grad_scaler_value=128")
+    assert line == (
+        "train.grad_scaler_value = 128.0 has no effect, because the loss is not scaled; set train.grad_scaler=static "
+        "or dynamic"
+    )
+    for chosen in ("grad_scaler=static", "precision=float16", "device_target=Ascend"):
+        assert notes("yolov4", "grad_scaler_value=128", chosen) == ()
     (line,) = notes("yolov4", "patience=5", "val_interval=0")
     assert line == ("train.patience = 5 has no effect, because train.val_interval is 0; set train.val_interval=auto")
     assert notes("yolov4", "patience=5", "val_interval=auto") == ()

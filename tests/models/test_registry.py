@@ -10,7 +10,7 @@ from mindspore import nn
 
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
-from kubeyolo.models.named_facts import check_batch_norm, model_facts, model_names
+from kubeyolo.models.named_facts import check_batch_norm, check_precision, model_facts, model_names
 from kubeyolo.models.registry import build_model
 
 
@@ -65,6 +65,14 @@ def test_one_value_for_each_channel_is_refused_with_what_to_raise() -> None:
     check_batch_norm(config("yolov5n-r7", "pretrain", 64, 1), "pretrain")
     check_batch_norm(config("yolov5n-r7", "pretrain", 32, 2), "pretrain")
     check_batch_norm(config("yolov5n-r7", "train", 64, 1), "train")
+
+
+def test_bfloat16_is_refused_on_a_cpu() -> None:
+    values = {"precision": "bfloat16", "device_target": "CPU"}
+    with pytest.raises(InputError, match=r"precision = bfloat16: .* no kernels .*; set train\.precision to float32"):
+        check_precision(Config.model_validate({"train": values}))
+    for change in ({"device_target": "Ascend"}, {"precision": "float16"}, {"precision": "auto"}):
+        check_precision(Config.model_validate({"train": {**values, **change}}))
 
 
 def test_facts_are_read_without_mindspore() -> None:

@@ -205,6 +205,7 @@ def test_another_start_is_named_before_its_recipe() -> None:
 
 
 NEW_KEYS = {"train.eta_min", "train.t_max", "train.warmup", "train.loss_scale", "train.label_smooth"}
+NEW_KEYS |= {"train.precision", "train.grad_scaler", "train.grad_scaler_value"}
 """Keys that trainings of the version before did not have."""
 
 
@@ -265,6 +266,33 @@ def test_a_setting_with_an_effect_belongs_to_the_training(sets: tuple[str, ...],
     remedy = f"set it back (--set {key}={default}) to" if key == "train.loss_scale" else f"use --set {key}={default} to"
     with pytest.raises(InputError, match=rf"{key} = {default!r}, now .*{re.escape(remedy)} resume"):
         refuse_changes(before, with_it, "place")
+
+
+@pytest.mark.parametrize(
+    ("sets", "values"),
+    [
+        ((), ("float32", "none", None)),
+        (("device_target=Ascend",), ("float16", "dynamic", 65536.0)),
+        (("device_target=Ascend", "precision=bfloat16"), ("bfloat16", "none", None)),
+        (("device_target=Ascend", "precision=float32", "grad_scaler_value=2"), ("float32", "none", None)),
+        (("precision=float16",), ("float16", "dynamic", 65536.0)),
+        (("precision=float16", "grad_scaler=none"), ("float16", "none", None)),
+        (("grad_scaler=static", "grad_scaler_value=128"), ("float32", "static", 128.0)),
+    ],
+)
+def test_an_identity_has_the_precision_and_the_scale_on_the_device(sets: tuple[str, ...], values: Any) -> None:
+    identity = identity_of("yolov5n-r7", *(f"train.{each}" for each in sets))
+    assert tuple(identity.get(f"train.{key}") for key in ("precision", "grad_scaler", "grad_scaler_value")) == values
+
+
+def test_a_training_of_the_version_before_on_ascend_is_continued_in_float32() -> None:
+    now = identity_of("yolov5n-r7", "train.device_target=Ascend")
+    before = {key: value for key, value in now.items() if key not in NEW_KEYS}
+    typed = typed_remedy(before, now)
+    assert typed == ["train.grad_scaler=none", "train.precision=float32"]
+    assert changed_keys(before, identity_of("yolov5n-r7", "train.device_target=Ascend", *typed)) == []
+    with pytest.raises(InputError, match=r"train\.precision = 'float16', now it is 'float32'; set it back \(--set"):
+        refuse_changes(now, {**now, "train.precision": "float32"}, "place")
 
 
 ADDED = ("mosaic_center", "mixup_beta", "mixup_mosaics_only", "copy_paste", "degrees", "shear", "perspective")
