@@ -89,7 +89,6 @@ _ABSENT_AND_WORDS = (
         "all images of a training have one size, train.image_size: leave it out",
         "resize_rate multi_scale multiscale multi_scale_training",
     ),
-    ("each process normalizes its own batch: set train.per_batch_size as large as memory allows", "sync_bn"),
     ("checkpoints and the bundle are always written: leave it out", "nosave"),
     ("train.val_interval = 0 switches validation off: leave it out", "notest noval"),
     ("hyperparameters are not searched: leave it out", "evolve"),

@@ -221,6 +221,11 @@ class TrainConfig(Section):
     processes: int = Field(
         default=1, ge=1, le=MOST_PROCESSES, description=f"Number of data-parallel processes. {_PROCESSES}"
     )
+    sync_bn: bool = Field(
+        default=False,
+        description="With several processes: train as one process with the images of all. Batch normalization uses the "
+        "images of all processes, and means of the loss over positive anchors count those of all processes.",
+    )
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="Optimizer.")
     lr: float = Field(default=0.01, gt=0, json_schema_extra=IN_FORM, description="Peak learning rate.")
     lr_scheduler: Literal["cosine_annealing", "linear", "exponential"] = Field(

@@ -54,7 +54,8 @@ def check_batch_norm(config: Config, section: Literal["train", "pretrain"]) -> N
     """
     part = config.train if section == "train" else config.pretrain
     stride = max(model_facts(config.model).strides)
-    if part.per_batch_size > 1 or part.image_size > stride:
+    is_shared = section == "train" and config.train.sync_bn and config.train.processes > 1
+    if part.per_batch_size > 1 or part.image_size > stride or is_shared:
         return
     # A map of two cells a side: training images are multiples of the stride, crops of 32.
     larger = 2 * stride if section == "train" else stride + 32

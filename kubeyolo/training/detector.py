@@ -180,6 +180,7 @@ def _build_engine(
     from kubeyolo.training.engine import Engine
     from kubeyolo.training.optimizers import group_parameters
     from kubeyolo.training.step import GradientSum
+    from kubeyolo.training.sync_bn import synchronize
 
     train, num_classes = spec.config.train, len(classes)
     network = build_model(spec.config.model, num_classes, facts.anchors, seed=train.seed)
@@ -188,6 +189,8 @@ def _build_engine(
         show(f"starting from the detector {start.uri}: {rows.words()}")
     if train.freeze:
         show(freeze(network, train.freeze).words())
+    if train.sync_bn:
+        show(synchronize(network, spec.processes))
     loss = build_loss(
         facts,
         num_classes,
@@ -199,6 +202,7 @@ def _build_engine(
         label_smooth_factor=train.smoothing,
         loss_scale=train.loss_scale,
         processes=spec.processes,
+        synchronized=train.sync_bn,
     )
     shapes = [parameter.shape for parameter in group_parameters(network).all]
     reduce = GradientSum(shapes) if spec.processes > 1 else None

@@ -29,6 +29,9 @@ ANCHORS = "train.anchors"
 LOSS_SCALE = "train.loss_scale"
 """An identity has this key only if the divisor differs from the model's own divisor."""
 
+SYNC_BN = "train.sync_bn"
+"""An identity has this key only if the training has several processes."""
+
 _SMOOTHING = "train.label_smooth_factor"
 
 KEEP = "train.keep"

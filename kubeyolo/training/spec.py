@@ -18,6 +18,7 @@ from kubeyolo.training.extension import (
     KEEP,
     LENGTHS,
     LOSS_SCALE,
+    SYNC_BN,
     VALIDATED,
     as_pairs,
     changed_keys,
@@ -141,6 +142,8 @@ def training_identity(
         values |= {key: spec.config.value(key) for key in VALIDATED if key.startswith("evaluate.")}
         values["backbone"] = backbone_digest
         values["train.processes"] = world
+        if world == 1:
+            values.pop(SYNC_BN)
         if weights_digest:
             # An identity without this key is that of a training that starts from no detector.
             values["weights"] = weights_digest

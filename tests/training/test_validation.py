@@ -108,9 +108,11 @@ def test_ap_by_class_has_the_classes_with_most_boxes_in_their_order() -> None:
 
 def test_the_other_process_waits_for_a_validation_and_stops_with_the_first(small_dataset: str, tmp_path: Path) -> None:
     early = {"val_interval": 1, "patience": 1, "min_delta": 0.99, "ckpt_interval": 100, "lr": 0.001, "ema_tau": 3}
-    spec = spec_for(small_dataset, tmp_path, "yolov4-tiny", processes=2, max_epoch=8, per_batch_size=2, **early)
+    more = {"processes": 2, "max_epoch": 8, "per_batch_size": 2, "sync_bn": True}
+    spec = spec_for(small_dataset, tmp_path, "yolov4-tiny", **more, **early)
     lines: list[str] = []
     launch_work(spec.work(), show=lines.append)
+    assert "batch normalization: 19 layers use the statistics of the images of all 2 processes" in lines
     # AP is above 0 soon, because every box counts, and cannot rise by 0.99.
     rated = [row for row in rows_of(tmp_path, "val") if row.ap]
     assert len(rated) == 2
