@@ -309,6 +309,11 @@ class TrainConfig(Section):
         "first, or one list from small to large. If empty, the model's anchors are used; 'kubeyolo anchors' computes "
         "anchors for a data set.",
     )
+    compile_cache: bool = Field(
+        default=True,
+        description="Store the compiled graphs of a training by one process on a CPU in the cache folder, so that "
+        "the same training compiles once on a machine.",
+    )
     log_interval: int = Field(default=20, ge=1, le=MOST, description="Steps between two log lines.")
     ckpt_interval: int = Field(
         default=0, ge=0, le=MOST, description="Steps between two checkpoints; 0 writes a checkpoint after each epoch."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -73,7 +73,8 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             if distribution.world > 1:
                 join(distribution)
             first_show = show if output.is_written else _silent
-            engine = _build_engine(spec, facts, dataset.manifest.classes, loader.steps_per_epoch, start, first_show)
+            classes, steps = dataset.manifest.classes, loader.steps_per_epoch
+            engine = _build_engine(spec, facts, classes, steps, start, identity, first_show)
             sizes = usual_sizes(engine.network)
             metadata = manifest.weights_metadata
             best = BestWeights(place.store, train.top_k, guard, metadata, spec.writer) if plan else None
@@ -173,10 +174,12 @@ def _build_engine(
     classes: tuple[str, ...],
     steps_per_epoch: int,
     start: Start,
+    identity: dict[str, Any],
     show: Show,
 ) -> Engine:
     # Only here: MindSpore must be configured before it is imported.
     from kubeyolo.losses.build import build_loss
+    from kubeyolo.training.compile_cache import graph_store
     from kubeyolo.training.engine import Engine
     from kubeyolo.training.optimizers import group_parameters
     from kubeyolo.training.step import GradientSum
@@ -208,7 +211,8 @@ def _build_engine(
     reduce = GradientSum(shapes) if spec.processes > 1 else None
     accumulation = build_accumulation(train, train.per_batch_size * spec.processes, steps_per_epoch)
     schedule = build_schedule(train, steps_per_epoch)
-    return Engine(network, loss, train, schedule, reduce, accumulation=accumulation)
+    store = graph_store(spec, identity, show)
+    return Engine(network, loss, train, schedule, reduce, accumulation=accumulation, store=store)
 
 
 def _silent(line: str) -> None:

@@ -13,6 +13,7 @@ from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.errors import InputError
 from kubeyolo.training.accumulation import Accumulation
 from kubeyolo.training.checkpoints import Arrays, TrainingState
+from kubeyolo.training.compile_cache import GraphStore, stored
 from kubeyolo.training.optimizers import (
     ParameterGroups,
     build_optimizer,
@@ -88,6 +89,7 @@ class Engine:
         reduce: Cell that sums gradients over processes, or None.
         average: Whether to keep an exponential moving average.
         accumulation: How many batches an update of the weights is computed from; None for one batch.
+        store: Stored graphs, or None.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Engine:
         reduce: Callable[..., Any] | None = None,
         average: bool = True,
         accumulation: Accumulation | None = None,
+        store: GraphStore | None = None,
     ) -> None:
         self.network = network
         self.schedule = schedule
@@ -113,6 +116,8 @@ class Engine:
         decay = config.weight_decay * self._accumulation.decay_factor
         self._optimizer = build_optimizer(groups, config.model_copy(update={"weight_decay": decay}))
         self._average = WeightAverage(parameters) if average else None
+        self._store = store
+        self._update_average = stored("average", self._average, store)
         forward = ForwardLoss(network, loss)
         forward.set_train(True)
         self._steps = self._build_steps(forward, groups, reduce)
@@ -122,11 +127,12 @@ class Engine:
         if accumulation.batches == 1:
             step = TrainStep(forward, groups, self._optimizer, clip, reduce)
             step.set_train(True)
-            return UpdateEveryBatch(step)
+            return UpdateEveryBatch(stored("step", step, self._store))
         add = AddGradients(forward, groups, reduce)
         update = Update(add, groups, self._optimizer, clip)
         add.set_train(True)
-        return UpdateAfterBatches(add, update, accumulation, getattr(forward.loss, "is_mean", False))
+        compiled = stored("add", add, self._store), stored("update", update, self._store)
+        return UpdateAfterBatches(*compiled, add.total, accumulation, getattr(forward.loss, "is_mean", False))
 
     def train(self, images: Pixels, labels: AnyArray) -> Tensor:
         """Train on one batch and return (total, parts, gradient norm), which the device may still be computing."""
@@ -138,7 +144,7 @@ class Engine:
             self.ema_updates += 1
             if self._average is not None:
                 share = 1 - ema_decay(self.ema_updates, self._config.ema_decay, self._config.ema_tau)
-                self._average(Tensor(np.float32(share)))
+                self._update_average(Tensor(np.float32(share)))
         return losses
 
     @property

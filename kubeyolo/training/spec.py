@@ -43,6 +43,7 @@ _WITHOUT_EFFECT = {
     *READING_KEYS,
     "train.weights",  # the identity has the digest of the weights instead of their location
     "pretrain.data",  # the identity has the digest of the images instead of their location
+    "train.compile_cache",
     "train.log_interval",
     "train.ckpt_interval",
     "train.keep_checkpoints",
