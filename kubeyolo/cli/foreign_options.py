@@ -209,7 +209,7 @@ def _translated(key: str, word: str, value: str | None) -> str | None:
         return "cosine_annealing"
     if word == "adam":
         return "adamw"
-    if key in ("data.cache", "train.nesterov", "train.multi_scale"):
+    if key in ("data.cache", "train.nesterov", "train.multi_scale", "train.sync_bn"):
         return "true" if value in (None, "ram", "disk", "True") else value
     if value is None:
         return None

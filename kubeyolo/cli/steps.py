@@ -120,6 +120,7 @@ def train(
     backbone: Annotated[
         str, typer.Option("--backbone", metavar="URI", help="Bundle of a pretrained backbone to start from.")
     ] = "",
+    sync_bn: Annotated[bool | None, flag_option("train.sync_bn")] = None,
     store: StoreOption = DEFAULT_STORE,
     output: OutputOption = "",
     launcher: LauncherOption = "",
@@ -148,6 +149,7 @@ def train(
     from kubeyolo.steps.starting_weights import resolve_start
 
     started_by = _launcher("train", launcher, cluster, cluster_sets)
+    sets = [*(sets or ()), *flag_pairs("train.sync_bn", sync_bn)]
     resolved = load_resolved(model, config_file, [*sets_of(sets), *weights_pairs(weights)])
     if backbone and resolved.config.train.weights:
         raise InputError(

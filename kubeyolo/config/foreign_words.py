@@ -93,7 +93,6 @@ _ABSENT_AND_WORDS = (
     ("a training has several processes if train.processes is larger than 1: leave it out", "is_distributed"),
     ("processes get their ranks by themselves: leave it out", "rank local_rank device_id"),
     ("the first process alone writes checkpoints: leave it out", "is_save_on_master"),
-    ("each process normalizes its own batch: set train.per_batch_size as large as memory allows", "sync_bn"),
     ("checkpoints and the bundle are always written: leave it out", "nosave"),
     ("train.val_interval = 0 switches validation off: leave it out", "notest noval"),
     ("hyperparameters are not searched: leave it out", "evolve"),

@@ -242,6 +242,11 @@ class TrainConfig(Section):
     processes: int = Field(
         default=1, ge=1, le=MOST_PROCESSES, description=f"Number of data-parallel processes. {_PROCESSES}"
     )
+    sync_bn: bool = Field(
+        default=False,
+        description="With several processes: train as one process with the images of all. Batch normalization uses the "
+        "images of all processes, and means of the loss over positive anchors count those of all processes.",
+    )
     bind_core: bool = Field(
         default=False,
         description="Whether each of several processes on a machine runs on processors of its own: those next to its "
@@ -352,6 +357,11 @@ class TrainConfig(Section):
         description="Widths and heights of the anchors in pixels at train.image_size: a list for each level, finest "
         "first, or one list from small to large. If empty, the model's anchors are used; 'kubeyolo anchors' computes "
         "anchors for a data set.",
+    )
+    compile_cache: bool = Field(
+        default=True,
+        description="Store the compiled graphs of a training by one process on a CPU in the cache folder, so that "
+        "the same training compiles once on a machine.",
     )
     log_interval: int = Field(default=20, ge=1, le=MOST, description="Steps between two log lines.")
     ckpt_interval: int = Field(

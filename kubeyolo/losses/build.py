@@ -32,6 +32,7 @@ def build_loss(
     label_smooth_factor: float = 0.0,
     loss_scale: float = 0.0,
     processes: int = 1,
+    synchronized: bool = False,
 ) -> nn.Cell:
     """Build the loss that a model is trained with.
 
@@ -47,6 +48,8 @@ def build_loss(
             f / (classes − 1).
         loss_scale: Divisor of the loss; if 0, the published divisor is used.
         processes: Number of training processes, whose gradients are summed.
+        synchronized: Whether means over positive anchors are those over the anchors of all processes; the losses of the
+            darknet family have no such means.
 
     Returns:
         A cell that maps (raws, labels) to (total, parts); see :class:`kubeyolo.losses.yolov5.YoloV5Loss` and
@@ -86,4 +89,5 @@ def build_loss(
     else:
         gains, eps = scaledyolov4_gains(levels, num_classes, box, obj, cls), 1e-16
     gains = replace(gains, box=gains.box / divisor, obj=gains.obj / divisor, cls=gains.cls / divisor)
-    return YoloV5Loss(facts.anchors, facts.strides, num_classes, gains, anchor_t, label_smooth_factor, eps)
+    counted = processes if synchronized else 1
+    return YoloV5Loss(facts.anchors, facts.strides, num_classes, gains, anchor_t, label_smooth_factor, eps, counted)

@@ -66,6 +66,9 @@ class YoloV5Loss(AnchorLoss):
         anchor_t: Largest ratio of a label's and an anchor's sides, exclusive.
         label_smooth_factor: With factor f the class targets are 1 − f/2 and f/2.
         eps: Added to the denominators of CIoU.
+        processes: Number of processes whose positive candidates are counted together, in one exchange. The sum of the
+            gradients of all processes is then the gradient of one process with all of their images. With 1, each
+            process takes its means over its own candidates.
     """
 
     def __init__(
@@ -77,12 +80,15 @@ class YoloV5Loss(AnchorLoss):
         anchor_t: float = 4.0,
         label_smooth_factor: float = 0.0,
         eps: float = 1e-7,
+        processes: int = 1,
     ) -> None:
         spared = 0.5 * label_smooth_factor
         super().__init__(anchors, strides, num_classes, (gains.box, gains.obj, gains.cls), (1 - spared, spared))
         self.anchor_t = anchor_t
         self.eps = eps
         self.balance = gains.balance
+        self.processes = processes
+        self.sum = ops.AllReduce(ops.ReduceOp.SUM) if processes > 1 else None
 
     def loss_and_target(self, raws: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the loss, and return with it the objectness target of each row (level, image, anchor, y, x)."""
@@ -105,6 +111,9 @@ class YoloV5Loss(AnchorLoss):
         """Weigh the candidates so that a weighted sum is the sum of the levels' means over positives."""
         positive = mask.astype(mstype.float32).reshape(len(self.anchors), -1)
         count = positive.sum(1, keepdims=True)
+        if self.sum is not None:
+            count = self.sum(count)
+            positive = positive * self.processes
         # A level without positives would divide by zero.
         return (positive / ops.maximum(count, ops.ones_like(count))).reshape(-1)
 

@@ -90,7 +90,8 @@ def check_batch_norm(config: Config, section: Literal["train", "pretrain"]) -> N
     facts = model_facts(config.model)
     stride = max(facts.strides)
     smallest = training_sizes(facts, config.train)[0] if section == "train" else part.image_size
-    if part.per_batch_size > 1 or smallest > stride:
+    is_shared = section == "train" and config.train.sync_bn and config.train.processes > 1
+    if part.per_batch_size > 1 or smallest > stride or is_shared:
         return
     is_listed = section == "train" and config.train.multi_scale
     key, named = (

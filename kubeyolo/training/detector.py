@@ -84,7 +84,8 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             configure_mindspore(train.device_target, threads_for(distribution.world))
             if distribution.world > 1:
                 join(distribution)
-            engine = _build_engine(spec, facts, dataset.manifest.classes, loader.steps_per_epoch, start, first_show)
+            classes, steps = dataset.manifest.classes, loader.steps_per_epoch
+            engine = _build_engine(spec, facts, classes, steps, start, identity, first_show)
             sizes = usual_sizes(engine.network)
             metadata = manifest.weights_metadata
             validates = plan is not None and output.is_written
@@ -201,15 +202,18 @@ def _build_engine(
     classes: tuple[str, ...],
     steps_per_epoch: int,
     start: Start,
+    identity: dict[str, Any],
     show: Show,
 ) -> Engine:
     # Only here: MindSpore must be configured before it is imported.
     from kubeyolo.losses.build import build_loss
     from kubeyolo.models.precision import Cast, use_half_precision
+    from kubeyolo.training.compile_cache import graph_store
     from kubeyolo.training.engine import Engine
     from kubeyolo.training.optimizers import group_parameters
     from kubeyolo.training.recompute import recompute
     from kubeyolo.training.step import GradientSum
+    from kubeyolo.training.sync_bn import synchronize
 
     train, num_classes = spec.config.train, len(classes)
     network = build_model(spec.config.model, num_classes, facts.anchors, seed=train.seed)
@@ -218,6 +222,8 @@ def _build_engine(
         show(f"starting from the detector {start.uri}: {rows.words()}")
     if train.freeze:
         show(freeze(network, train.freeze).words())
+    if train.sync_bn:
+        show(synchronize(network, spec.processes))
     if train.compute_type != "float32":
         show(use_half_precision(network, Cast(train.compute_type)).words(train.compute_type))
     if train.recompute:
@@ -233,12 +239,14 @@ def _build_engine(
         label_smooth_factor=train.smoothing,
         loss_scale=train.loss_scale,
         processes=spec.processes,
+        synchronized=train.sync_bn,
     )
     shapes = [parameter.shape for parameter in group_parameters(network).all]
     reduce = GradientSum(shapes) if spec.processes > 1 else None
     accumulation = build_accumulation(train, train.per_batch_size * spec.processes, steps_per_epoch)
     schedule = build_schedule(train, steps_per_epoch)
-    return Engine(network, loss, train, schedule, reduce, accumulation=accumulation)
+    store = graph_store(spec, identity, show)
+    return Engine(network, loss, train, schedule, reduce, accumulation=accumulation, store=store)
 
 
 def gather_function(world: int) -> Gather:

@@ -2,7 +2,8 @@
 
 The loss of a process grows with its batch size, or is divided by the number of processes, so the sum of the gradients
 over all processes is the gradient of the global batch. In each process, batch normalisation computes its statistics
-from the images of that process; the running averages of rank 0 are published.
+from the images of that process, and the running averages of rank 0 are published, unless
+:mod:`kubeyolo.training.sync_bn` has converted the network: then the statistics are those of the global batch.
 """
 
 from __future__ import annotations

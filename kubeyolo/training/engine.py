@@ -15,6 +15,7 @@ from kubeyolo.errors import InputError
 from kubeyolo.training.accumulation import Accumulation
 from kubeyolo.training.checkpoints import Arrays, TrainingState
 from kubeyolo.training.compilations import Compilations
+from kubeyolo.training.compile_cache import GraphStore, stored
 from kubeyolo.training.optimizers import (
     ParameterGroups,
     build_optimizer,
@@ -94,6 +95,7 @@ class Engine:
         reduce: Cell that sums gradients over processes, or None.
         average: Whether to keep an exponential moving average.
         accumulation: How many batches an update of the weights is computed from; None for one batch.
+        store: Stored graphs, or None.
 
     Attributes:
         compilations: What MindSpore has compiled in this process.
@@ -108,6 +110,7 @@ class Engine:
         reduce: Callable[..., Any] | None = None,
         average: bool = True,
         accumulation: Accumulation | None = None,
+        store: GraphStore | None = None,
     ) -> None:
         self.network = network
         self.schedule = schedule
@@ -125,6 +128,8 @@ class Engine:
         self._optimizer = build_optimizer(groups, config)
         self._average = WeightAverage(parameters) if average else None
         self._scaling = LossScaling(network, config, self._optimizer) if config.scaling != "none" else None
+        self._store = store
+        self._update_average = stored("average", self._average, store)
         forward = ForwardLoss(network, loss)
         forward.set_train(True)
         self._steps = self._build_steps(forward, groups, reduce)
@@ -138,7 +143,7 @@ class Engine:
                 else ScaledTrainStep(forward, groups, self._optimizer, scaling, clip, reduce)
             )
             step.set_train(True)
-            return UpdateEveryBatch(step)
+            return UpdateEveryBatch(stored("step", step, self._store))
         add: AddGradients
         update: Update
         if scaling is None:
@@ -148,7 +153,8 @@ class Engine:
             add = ScaledAddGradients(forward, groups, scaling, reduce)
             update = ScaledUpdate(add, groups, self._optimizer, clip)
         add.set_train(True)
-        return UpdateAfterBatches(add, update, accumulation, getattr(forward.loss, "is_mean", False))
+        compiled = stored("add", add, self._store), stored("update", update, self._store)
+        return UpdateAfterBatches(*compiled, add.total, accumulation, getattr(forward.loss, "is_mean", False))
 
     def train(self, images: Pixels, labels: AnyArray) -> Tensor:
         """Train on one batch and return its losses, which the device may still be computing.
@@ -173,7 +179,7 @@ class Engine:
             self.updates += 1
             self.ema_updates += 1
             if self._average is not None:
-                self._average(self._average_share())
+                self._update_average(self._average_share())
         return losses
 
     def _compiled(self) -> tuple[int, int]:

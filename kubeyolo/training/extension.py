@@ -50,6 +50,9 @@ PRECISION, GRAD_SCALER, SCALER_VALUE = "train.precision", "train.grad_scaler", "
 _ABSENT = {PRECISION: "float32", GRAD_SCALER: "none"}
 """What earlier versions did, where it is not the default of the schema."""
 
+SYNC_BN = "train.sync_bn"
+"""An identity has this key only if the training has several processes."""
+
 _SMOOTHING = "train.label_smooth_factor"
 
 KEEP = "train.keep"

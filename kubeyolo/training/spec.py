@@ -25,6 +25,7 @@ from kubeyolo.training.extension import (
     PRECISION,
     PROCESSES,
     SCALER_VALUE,
+    SYNC_BN,
     VALIDATED,
     as_pairs,
     changed_keys,
@@ -51,6 +52,7 @@ _WITHOUT_EFFECT = {
     *READING_KEYS,
     "train.weights",  # the identity has the digest of the weights instead of their location
     "pretrain.data",  # the identity has the digest of the images instead of their location
+    "train.compile_cache",
     "train.log_interval",
     "train.ckpt_interval",
     "train.keep_checkpoints",
@@ -153,6 +155,8 @@ def training_identity(
         values |= {key: spec.config.value(key) for key in VALIDATED if key.startswith("evaluate.")}
         values["backbone"] = backbone_digest
         values[PROCESSES] = world
+        if world == 1:
+            values.pop(SYNC_BN)
         if weights_digest:
             # An identity without this key is that of a training that starts from no detector.
             values["weights"] = weights_digest

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol
 
 import mindspore as ms
 import numpy as np
@@ -107,7 +107,9 @@ class TrainStep(nn.Cell):
         grad_clip: float = 0.0,
         reduce: Callable[..., tuple[Tensor, ...]] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)
+        # A graph that is loaded from disk updates only parameters of cells that its own cell contains.
+        self.forward = forward
         self.gradients = ops.value_and_grad(forward, None, groups.all, has_aux=True)
         self.optimizer = optimizer
         self.reduce = reduce
@@ -153,7 +155,9 @@ class AddGradients(nn.Cell):
         groups: ParameterGroups,
         reduce: Callable[..., tuple[Tensor, ...]] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)
+        # As in TrainStep.
+        self.forward = forward
         self.gradients = ops.value_and_grad(forward, None, groups.all, has_aux=True)
         self.reduce = reduce
         size = sum(math.prod(parameter.shape) for parameter in groups.all)
@@ -228,6 +232,19 @@ class Update(nn.Cell):
         return self.map(ops.partial(_cut, self.total * share), self.offsets, self.like)
 
 
+class Graph(Protocol):
+    """A compiled cell: :class:`TrainStep`, :class:`AddGradients` or :class:`Update`, also with graphs on disk.
+
+    Attributes:
+        compile_cache: MindSpore's keys of the graphs that the cell has, one for each combination of shapes.
+    """
+
+    compile_cache: Collection[Any]
+
+    def __call__(self, *arguments: Tensor) -> Any:
+        """Run the graph for the shapes of the arguments."""
+
+
 class Steps(Protocol):
     """Trains on batches, and decides after which of them the weights are updated."""
 
@@ -240,14 +257,14 @@ class Steps(Protocol):
     def restore(self, step: int, added: Tensor | None) -> None:
         """Continue after a number of steps."""
 
-    def graphs(self) -> tuple[nn.Cell, ...]:
+    def graphs(self) -> tuple[Graph, ...]:
         """Return the cells that are compiled; only the first depends on the shape of a batch."""
 
 
 class UpdateEveryBatch:
     """One graph computes the gradients of a batch and updates the weights."""
 
-    def __init__(self, graph: TrainStep) -> None:
+    def __init__(self, graph: Graph) -> None:
         self._graph = graph
 
     def train(self, step: int, images: Tensor, labels: Tensor, scalars: Sequence[Tensor]) -> tuple[Tensor, bool]:
@@ -260,7 +277,7 @@ class UpdateEveryBatch:
     def restore(self, step: int, added: Tensor | None) -> None:
         """See :meth:`Steps.restore`."""
 
-    def graphs(self) -> tuple[nn.Cell, ...]:
+    def graphs(self) -> tuple[Graph, ...]:
         """See :meth:`Steps.graphs`."""
         return (self._graph,)
 
@@ -271,13 +288,15 @@ class UpdateAfterBatches:
     Args:
         add: The first graph.
         update: The second graph.
+        total: The added gradients.
         accumulation: After how many batches the weights are updated.
         is_mean: Whether the loss is a mean over the images of a batch, so that the gradients are divided by the number
             of batches.
     """
 
-    def __init__(self, add: AddGradients, update: Update, accumulation: Accumulation, is_mean: bool) -> None:
-        self._add, self._update, self._accumulation, self._is_mean = add, update, accumulation, is_mean
+    def __init__(self, add: Graph, update: Graph, total: Parameter, accumulation: Accumulation, is_mean: bool) -> None:
+        self._add, self._update, self._total = add, update, total
+        self._accumulation, self._is_mean = accumulation, is_mean
         self._waiting = 0
 
     def train(self, step: int, images: Tensor, labels: Tensor, scalars: Sequence[Tensor]) -> tuple[Tensor, bool]:
@@ -293,14 +312,14 @@ class UpdateAfterBatches:
 
     def added(self) -> Tensor | None:
         """See :meth:`Steps.added`."""
-        return self._add.total.value() if self._waiting else None
+        return self._total.value() if self._waiting else None
 
     def restore(self, step: int, added: Tensor | None) -> None:
         """See :meth:`Steps.restore`."""
         _, self._waiting = self._accumulation.updates_after(step)
         if added is not None:
-            self._add.total.set_data(added)
+            self._total.set_data(added)
 
-    def graphs(self) -> tuple[nn.Cell, ...]:
+    def graphs(self) -> tuple[Graph, ...]:
         """See :meth:`Steps.graphs`."""
         return self._add, self._update

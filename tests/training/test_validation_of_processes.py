@@ -14,9 +14,11 @@ from tests.training.small_training import spec_for
 
 def test_two_processes_share_a_validation_and_stop_together(small_dataset: str, tmp_path: Path) -> None:
     early = {"val_interval": 1, "patience": 1, "min_delta": 0.99, "ckpt_interval": 100, "lr": 0.001, "ema_tau": 3}
-    spec = spec_for(small_dataset, tmp_path, "yolov4-tiny", processes=2, max_epoch=8, per_batch_size=2, **early)
+    more = {"processes": 2, "max_epoch": 8, "per_batch_size": 2, "sync_bn": True}
+    spec = spec_for(small_dataset, tmp_path, "yolov4-tiny", **more, **early)
     lines: list[str] = []
     launch_work(spec.work(), show=lines.append)
+    assert "batch normalization: 19 layers use the statistics of the images of all 2 processes" in lines
     history = TrainingHistory.from_bytes((tmp_path / FILE_NAME).read_bytes())
     # AP is above 0 soon, because every box counts, and cannot rise by 0.99.
     rated = [row for row in history.of("val") if row.ap]
