@@ -13,6 +13,9 @@ PROCESS_BYTES, PARAMETER_BYTES, ACTIVATION_BYTES, WORKER_BYTES = 1.1e9, 45, 9.3,
 """Bytes of memory: of a training process with its compiled graph; per parameter (weight, gradient, average, moments,
 layouts of oneDNN, copies for a checkpoint); per pixel, times the root of its multiply-adds; of a data worker."""
 
+SIZE_BYTES = 80e6
+"""Bytes of memory of the compiled graph of each further size in a multi-scale training, measured with yolov5n-r7."""
+
 RECOMPUTED_SHARE = 0.7
 """Share of the bytes of activations with ``train.recompute``: measured with 12 residual blocks of 32 channels, batch 4,
 192 pixels, where the process took 3.86 GB without it, 2.77 GB with it, and 0.39 GB before the first step."""
@@ -51,9 +54,11 @@ def detector_peak(facts: ModelFacts, config: Config, classes: int) -> int:
     train = config.train
     # About ten float32 values of the loss for each value of the head.
     head = sum(40 * facts.anchors_per_level * (5 + classes) / stride**2 for stride in facts.strides)
-    pixels = train.per_batch_size * training_sizes(facts, train)[-1] ** 2
+    sizes = training_sizes(facts, train)
+    pixels = train.per_batch_size * sizes[-1] ** 2
     activations = _activations(facts) * (RECOMPUTED_SHARE if train.recompute else 1)
-    return round(PROCESS_BYTES + PARAMETER_BYTES * facts.parameters + (activations + head) * pixels)
+    graphs = PROCESS_BYTES + SIZE_BYTES * (len(sizes) - 1)
+    return round(graphs + PARAMETER_BYTES * facts.parameters + (activations + head) * pixels)
 
 
 def backbone_peak(facts: ModelFacts, config: Config) -> int:
