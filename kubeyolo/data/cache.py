@@ -197,7 +197,7 @@ class ImageCache:
         self._used[self._reader] = min(int(self._used[self._reader]), position)
 
     def _kept(self, image: int, position: int) -> Pixels:
-        """Return an image in the memory, and remember it: for this sample, or for ever if it stays."""
+        """Return an image in the memory, and remember it: for this sample, or always if it stays."""
         tile = self._tiles[image] = self._at(image, position)
         return tile
 
