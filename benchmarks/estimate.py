@@ -136,8 +136,8 @@ def compare(
         expected = estimate.seconds[name]
         busy = step.busy_seconds / step.seconds / cores
         print(
-            f"{name:18} {step.seconds:8.1f} {step.busy_seconds:11.1f} {expected:8.1f} "
-            f"{expected / step.seconds:6.2f} {busy:6.0%} {step.peak_bytes / 1e6:8.0f}"
+            f"{name:18} {step.seconds:8.1f} {step.busy_seconds:11.1f} {expected:8.1f} {expected / step.seconds:6.2f} "
+            f"{busy:6.0%} {step.peak_bytes / 1e6:8.0f}"
         )
     print(f"images per second of train: {measured['train'].record['metrics'].get('images_per_second')}")
     peak = max(step.peak_bytes for name, step in measured.items() if name in ("pretrain_backbone", "train"))

@@ -19,7 +19,7 @@ from kubeyolo.estimate.devices import DEVICES, DeviceFacts
 from kubeyolo.estimate.published import PUBLISHED_RUNS, PublishedRun
 from kubeyolo.estimate.run import FACTOR, UNKNOWN_IMAGES
 from kubeyolo.estimate.scaling import ScalingRow, scaling
-from kubeyolo.formats import about_duration, about_size, counted, share_text
+from kubeyolo.formats import about_duration, about_size, counted, share_text, size_text
 from kubeyolo.models.named_facts import check_image_size, model_facts
 from kubeyolo.resources import usable_processors
 from kubeyolo.steps.given_dataset import count_images
@@ -188,8 +188,8 @@ def _notes(config: Config, images: Mapping[str, int], rows: Sequence[ScalingRow]
         needed = max((row.memory for row in rows if row.device == name), default=0)
         if needed > device.memory:
             notes.append(
-                f"{name} has {about_size(device.memory)} of memory, less than the {about_size(needed)} of a process: "
-                "lower train.per_batch_size or train.image_size"
+                f"{name} has {size_text(device.memory)} of memory, less than the {size_text(needed)} of a process: set "
+                "train.recompute=true, or lower train.per_batch_size or train.image_size"
             )
     if config.train.val_split not in images and config.train.val_interval != 0:
         notes.append(f"the size of {config.train.val_split} is unknown: validations assume {UNKNOWN_IMAGES} images")

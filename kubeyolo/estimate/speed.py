@@ -24,9 +24,9 @@ from kubeyolo.models.named_facts import training_sizes
 
 Limit = Literal["compute", "memory bandwidth", "all-reduce", "loader"]
 
-TRANSFERS, RECOMPUTED_TRANSFERS, FUSED_TRANSFERS = 19, 4, 2
+TRANSFERS, RECOMPUTED_TRANSFERS, FORWARD_TRANSFERS = 19, 4, 7
 """How often an element that a convolution writes crosses the memory: in a training step, in addition if activations are
-computed again (all but normalizations), and in a forward pass of inference with fused operators.
+computed again (all but normalizations), and in a forward pass alone.
 
 Forward 7: written; read for the statistics; read and written by the normalization; read and written by the activation;
 read by the next convolution. Backward 12: activation 3, normalization 5, gradients of the input 2 and of the weights 2.
@@ -37,9 +37,9 @@ HALF, FLOAT = 2, 4
 
 # Measured in November 2026 on 2 cores of a shared x86-64 machine (Xeon with AVX-512, 2.6 GHz) with MindSpore 2.7.0:
 # docs/training.md has the measurements.
-CORE_SPEED, CORE_POWER = 20e9, 0.9
+CORE_SPEED, CORE_POWER = 41e9, 0.9
 """Multiply-adds per second of one core, and the exponent by which speed grows with cores (above 2 cores: assumed)."""
-CORE_BANDWIDTH = 60e9
+CORE_BANDWIDTH = 6.6e9
 """Bytes of activations per second of one core."""
 IMAGE_SECONDS, STEP_SECONDS = 0.003, 0.08
 """Processor seconds outside the network on a processor: of an image (loader, loss), and of a step, whatever its batch
@@ -172,9 +172,9 @@ def step_time(work: Workload, place: Placement) -> StepTime:
 
 
 def forward_seconds(work: Workload, place: Placement) -> float:
-    """Return the seconds of a forward pass, whose operators are mostly fused into convolutions."""
+    """Return the seconds of a forward pass alone."""
     rate, transfer_rate = _rates(place)
-    seconds = (work.images * work.multiply_adds / rate, work.images * work.elements * FUSED_TRANSFERS / transfer_rate)
+    seconds = (work.images * work.multiply_adds / rate, work.images * work.elements * FORWARD_TRANSFERS / transfer_rate)
     return sum(seconds) if place.device is None else max(seconds)
 
 
@@ -200,9 +200,13 @@ def reduce_seconds(size: float, place: Placement) -> float:
     exchanges its share of the bytes with the same device of the other machines. Nothing of it overlaps the backward
     pass: a training exchanges all gradients at once.
     """
-    inside = PROCESS_LINK if place.device is None else place.device.inside
-    outside = MACHINE_LINK if place.device is None else place.device.outside
-    return _ring(size, place.per_machine, inside) + _ring(size / place.per_machine, place.machines, outside)
+    if place.device is not None:
+        inside, outside, share = place.device.inside, place.device.outside, 1.0
+    else:
+        # The exchange is work of processors, which more processes than processors share.
+        inside, outside, share = PROCESS_LINK, MACHINE_LINK, max(1.0, place.per_machine / place.cores)
+    within = _ring(size, place.per_machine, inside) * share
+    return within + _ring(size / place.per_machine, place.machines, outside)
 
 
 def _ring(size: float, members: int, link: Link) -> float:

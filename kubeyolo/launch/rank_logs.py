@@ -121,8 +121,8 @@ class StoredLog:
         try:
             if self._former is None:
                 self._former = self._store.read_bytes(self._key) if self._store.exists(self._key) else b""
-            room = max(MOST_BYTES - self._size, 0)
-            former = self._former[-room:].partition(b"\n")[2] if len(self._former) > room else self._former
+            excess = len(self._former) + self._size - MOST_BYTES
+            former = self._former if excess <= 0 else self._former[excess:].partition(b"\n")[2]
             self._store.write_bytes(self._key, former + b"".join(self._lines))
         except (KubeyoloError, OSError) as error:
             self._due = math.inf

@@ -108,6 +108,11 @@ def _remedy(config: Config, available: int, here: int, needed: Callable[[Mapping
     for workers in reversed(range(config.data.workers)):
         if needed({"data": {**no_cache, "workers": workers}}) <= available:
             return f"with --set data.workers={workers} --set data.cache_limit_mb=0 it fits, with the same weights"
+    if needed({"data": no_cache, "train": {"recompute": True}}) <= available:
+        return (
+            "with --set train.recompute=true --set data.cache_limit_mb=0 it fits, with the same weights, in about a "
+            "fifth more time"
+        )
     per_batch_size = config.train.per_batch_size // 2
     while per_batch_size and needed({"data": no_cache, "train": {"per_batch_size": per_batch_size}}) > available:
         per_batch_size //= 2

@@ -88,7 +88,8 @@ def test_a_pretraining_takes_less_time_on_more_cards_and_not_in_more_processes_o
 
     cards = [seconds(count, *on_cards(1)) for count in (1, 2, 4, 8)]
     assert cards == sorted(cards, reverse=True) and cards[0] > cards[-1]
-    assert seconds(4) == pytest.approx(seconds(1), rel=0.1)
+    # They also exchange gradients, over the loopback interface.
+    assert seconds(1) < seconds(4) < 1.6 * seconds(1)
     # A step has a batch of each process: if the steps are limited, more processes train on more crops.
     assert seconds(4, "pretrain.max_steps=40") > seconds(1, "pretrain.max_steps=40")
 
@@ -111,7 +112,9 @@ def test_more_checkpoints_need_more_of_the_store() -> None:
 
 
 def test_activations_that_are_computed_again_need_less_memory_and_more_time() -> None:
-    kept, again = (estimate(f"train.recompute={value}", model="yolov4-p6") for value in ("false", "true"))
+    kept, again = (
+        estimate(f"train.recompute={value}", "train.image_size=1280", model="yolov4-p6") for value in ("false", "true")
+    )
     assert 0.6 * kept.memory < again.memory < 0.9 * kept.memory
     assert kept.seconds["train"] < again.seconds["train"] < 1.35 * kept.seconds["train"]
 
@@ -120,10 +123,22 @@ def test_more_classes_need_more_memory() -> None:
     assert estimate(classes=80).memory > estimate(classes=3).memory
 
 
-def test_time_of_a_whole_run_is_within_a_factor_of_three_of_one_that_was_measured() -> None:
-    # README.md: examples/demo.yaml on the generated data set, 2 cores, 7.5 minutes.
-    demo = estimate("train.max_epoch=40", "train.optimizer=adamw", "pretrain.image_size=64", "pretrain.max_steps=600")
-    assert 450 / 3 < demo.total < 450 * 3
+# README.md: whole runs of yolov5n-r7 at 256 pixels on two idle cores; the last one in two pods of one core each.
+@pytest.mark.parametrize(
+    ("images", "processes", "minutes"),
+    [
+        ({"train": 240, "val": 60}, 1, 7.5),
+        ({"train": 292, "val": 72}, 1, 9.0),
+        ({"train": 292, "val": 72}, 2, 13.5),
+    ],
+)
+def test_time_of_a_whole_run_is_within_a_quarter_of_what_was_measured(
+    images: dict[str, int], processes: int, minutes: float
+) -> None:
+    sets = ("train.max_epoch=40", "train.optimizer=adamw", "pretrain.image_size=64", "pretrain.max_steps=600")
+    batch = (f"train.processes={processes}", f"train.per_batch_size={8 // processes}", "train.nominal_batch=0")
+    run = estimate(*sets, *batch, images=images, cores=2 // processes, nodes=processes)
+    assert run.total / 60 == pytest.approx(minutes, rel=0.25)
 
 
 # Peak of the training process in bytes, 3 classes, MindSpore 2.7.0, 2 cores.

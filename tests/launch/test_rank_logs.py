@@ -76,6 +76,11 @@ def test_the_stored_log_keeps_its_newest_lines(tmp_path: Path, monkeypatch: pyte
     text = (tmp_path / "logs" / "ranks-1.log").read_text()
     assert len(text) <= 400 and text.endswith("line 17\n")
     assert text.startswith("20") and "line 0\n" not in text and "line 10\n" in text
+    stored = StoredLog(str(tmp_path), 1, 2, print)
+    stored.add([f"line {20 + each}" for each in range(100)])
+    stored.write()
+    text = (tmp_path / "logs" / "ranks-1.log").read_text()
+    assert len(text) <= 400 and "line 17\n" not in text and text.endswith("line 119\n")
 
 
 def test_a_store_that_cannot_be_written_is_reported_once(tmp_path: Path) -> None:

@@ -63,8 +63,16 @@ def test_the_number_of_data_workers_that_is_named_fits_and_is_the_largest(contai
     assert warnings(container, size, *named(line)) == []
 
 
+def test_activations_are_computed_again_before_the_batch_is_made_smaller(container: pytest.MonkeyPatch) -> None:
+    settings = ("train.recompute=true", "data.cache_limit_mb=0")
+    size = needed(*settings)
+    (line,) = warnings(container, size)
+    assert f"with {' '.join(f'--set {each}' for each in settings)} it fits, with the same weights" in line
+    assert warnings(container, size, *settings) == []
+
+
 def test_the_batch_that_is_named_fits(container: pytest.MonkeyPatch) -> None:
-    size = needed("data.cache_limit_mb=0") - 300_000_000
+    size = needed("train.per_batch_size=8", "data.cache_limit_mb=0")
     (line,) = warnings(container, size)
     assert named(line) == ["train.per_batch_size=8", "data.cache_limit_mb=0"]
     assert warnings(container, size, *named(line)) == []
