@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kubeyolo.config.schema import Config
@@ -18,9 +19,84 @@ from kubeyolo.errors import WorkError
 from kubeyolo.launch import local
 from kubeyolo.training.spec import TrainingSpec
 
+# Trains a small network without batch normalisation: with it the processes would not see the same statistics. Then again
+# with a scaled loss, in which the gradients of one image, of the last process, are infinite at one step.
+WORKER = """
+import os, sys, json
+from pathlib import Path
+import numpy as np
+from kubeyolo.runtime import configure_mindspore
+from kubeyolo.training.distribution import distribution_from_environment, is_scheduler, join
+
+configure_mindspore("CPU", 1)
+distribution = distribution_from_environment()
+if distribution.world > 1:
+    join(distribution)
+if is_scheduler():
+    sys.exit(0)
+
+from mindspore import Tensor, nn, ops
+from kubeyolo.config.training_schema import TrainConfig
+from kubeyolo.training.step import GradientSum
+from kubeyolo.training.engine import Engine
+from kubeyolo.training.optimizers import group_parameters
+from kubeyolo.training.schedules import build_schedule
+
+
+class Loss(nn.Cell):
+    def construct(self, output, labels):
+        loss = ops.square(output.mean((1, 2, 3)) - labels).mean()
+        return loss * output.shape[0], loss.reshape(1)
+
+
+def trained(scaling):
+    network = nn.SequentialCell(nn.Conv2d(3, 4, 3, has_bias=True), nn.Conv2d(4, 2, 1))
+    rng = np.random.default_rng(0)
+    for parameter in network.trainable_params():
+        parameter.set_data(Tensor(rng.standard_normal(parameter.shape).astype(np.float32)))
+    config = TrainConfig(lr=0.05, max_epoch=2, warmup_epochs=0, grad_scaler=scaling)
+    shapes = [parameter.shape for parameter in group_parameters(network).all]
+    reduce = GradientSum(shapes) if distribution.world > 1 else None
+    engine = Engine(network, Loss(), config, build_schedule(config, 3), reduce)
+    rng = np.random.default_rng(1)
+    for step in range(5):
+        images, labels = rng.integers(0, 256, (4, 3, 8, 8), np.uint8), rng.random(4).astype(np.float32)
+        if scaling != "none" and step == 2:
+            labels[3] = np.inf
+        size = 4 // distribution.world
+        mine = slice(distribution.rank * size, (distribution.rank + 1) * size)
+        engine.train(images[mine], labels[mine])
+    return engine.capture({})
+
+
+plain, scaled = trained("none"), trained("dynamic")
+arrays = {**plain.weights, **{f"scaled.{name}": array for name, array in scaled.weights.items()}}
+arrays |= {f"scaler.{name}": np.float32(value) for name, value in scaled.scaler.items()}
+out = Path(json.loads(Path(sys.argv[1]).read_text())["output"])
+np.savez(out / f"{distribution.world}-{distribution.rank}.npz", **arrays)
+Path(os.environ["KUBEYOLO_OUTCOME"], f"rank-{distribution.rank}.json").write_text(
+    json.dumps({"rank": distribution.rank, "exit_code": 0, "message": ""}))
+"""
+
 
 def spec(output: str, processes: int) -> TrainingSpec:
     return TrainingSpec(dataset="none", output=output, config=Config(train=TrainConfig(processes=processes)))
+
+
+def test_two_processes_follow_the_gradient_of_the_global_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half_batches.py").write_text(WORKER)
+    paths = [str(tmp_path), str(Path(local.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    monkeypatch.setattr("kubeyolo.training.spec.WORKER_MODULE", "half_batches")
+    monkeypatch.setattr(local, "WORKER_MODULES", {"half_batches"})
+    for processes in (1, 2):
+        local.launch_work(spec(str(tmp_path), processes).work(), print)
+    whole, first, second = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("1-0", "2-0", "2-1"))
+    assert whole.keys() == first.keys() and whole
+    assert (whole["scaler.skipped"], whole["scaler.scale"]) == (1, 32768)
+    for name, value in whole.items():
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+        np.testing.assert_allclose(first[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_a_rank_that_fails_ends_all_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
