@@ -26,6 +26,8 @@ from tests.training.killing import has_checkpoint, history_of, launch_until, wei
 from tests.training.small_training import spec_for
 from tests.training.tiny_detector import STEPS_PER_EPOCH, rendered_loader, tiny_engine
 
+pytestmark = pytest.mark.timeout(4 * 3600)
+
 ASKED = os.environ.get("MODEL", "").split()
 BASES = {"yolov3": 416, "yolov4": 416, "yolov5s": 640, "yolov5n-r7": 416, "yolov4-p5": 416, "yolov4-p6": 640}
 

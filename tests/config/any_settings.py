@@ -63,6 +63,8 @@ _OF_OWN_FORM: dict[str, st.SearchStrategy[Any]] = {
     "train.val_split": st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
         lambda name: name != "train"
     ),
+    # Each once, ascending.
+    "train.sizes": st.sets(st.integers(2, 256).map(lambda number: 32 * number), max_size=4).map(sorted),
     # Each once, in the order of the schema.
     "export.formats": st.sets(st.sampled_from(["mindir", "onnx", "air"]), min_size=1).map(
         lambda names: [name for name in ("mindir", "onnx", "air") if name in names]

@@ -10,7 +10,7 @@ import pytest
 
 from kubeyolo.config.idle_settings import idle_settings
 from kubeyolo.config.load import load_config, load_resolved
-from kubeyolo.config.training_schema import TrainConfig
+from kubeyolo.config.training_schema import DataConfig, TrainConfig
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.sampler import SizeSchedule
 from kubeyolo.errors import InputError
@@ -241,9 +241,11 @@ def test_the_estimated_memory_is_that_of_the_largest_size_with_a_graph_for_each_
 def test_a_training_takes_its_sizes_from_the_configuration(small_dataset: str, tmp_path: Path) -> None:
     values: dict[str, object] = {"multi_scale": True, "sizes": [64, 96], "resize_rate": 2, "seed": 5}
     several, usual = (spec_for(small_dataset, tmp_path, **each) for each in (values, {"sizes": [64, 96]}))
+    alone = {"data": DataConfig(workers=0)}
     dataset = open_dataset(Place.of(small_dataset))
     schedule = SizeSchedule((64, 96), rate=2, seed=5)
-    for spec, sizes in ((several, schedule), (usual, None)):
+    for each, sizes in ((several, schedule), (usual, None)):
+        spec = each.model_copy(update={"config": each.config.model_copy(update=alone)})
         with detector._loader(spec, dataset, Distribution(0, 1)) as loader:
             shapes = [batch.images.shape[-1] for epoch in range(2) for batch in loader.epoch(epoch)]
             assert detector._loop_settings(spec, loader, dataset.classes).sizes == sizes
