@@ -66,6 +66,13 @@ def options(text: str) -> dict[str, str]:
     return {name[1]: line for line in text.splitlines() if (name := ROW.match(line))}
 
 
+FLAGS = {
+    ("evaluate", "evaluate.test_dev"): "COCO's test-dev server",
+    ("train", "train.sync_bn"): "train as one process with the images of all",
+}
+"""Options without a value, with a part of their help."""
+
+
 @pytest.mark.parametrize("command", STEP_OF)
 def test_every_key_that_a_command_reads_has_an_option_with_range_and_default(
     printed: Callable[[str], str], command: str
@@ -80,8 +87,8 @@ def test_every_key_that_a_command_reads_has_an_option_with_range_and_default(
         if key == "train.weights":
             assert "Detector to start from" in rows["--weights"], "several commands share this option"
             continue
-        if (command, key) == ("evaluate", "evaluate.test_dev"):
-            assert "COCO's test-dev server" in rows["--test_dev"], "a flag"
+        if (command, key) in FLAGS:
+            assert FLAGS[command, key] in rows[f"--{name}"]
             continue
         row, each = rows[f"--{name}"], key_types()[key]
         assert each.schema["description"].partition("[")[0] in row, key
@@ -126,6 +133,7 @@ def test_settings_are_in_the_bands_of_the_preset_and_have_the_defaults_of_the_ch
         ("train d --multi-scale=false", ["train.multi_scale=false"]),
         ("train d --set train.seed=3 --workers 0", ["data.workers=0", "train.seed=3"]),
         ("train d --set train.lr=0.10 --lr 0.1 --lr 1e-1", ["train.lr=0.10"]),
+        ("train d --sync-bn --lr 0.1", ["train.lr=0.1", "train.sync_bn=true"]),
         ("pretrain d --max_epoch 3 --seed 1", ["pretrain.max_epoch=3", "train.seed=1"]),
         ("export b d --batch_size 4 --formats onnx", ["export.batch_size=4", "export.formats=onnx"]),
         ("evaluate b d --testing_shape 608 --split test", ["evaluate.image_size=608", "evaluate.split=test"]),
