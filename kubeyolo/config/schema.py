@@ -160,6 +160,10 @@ class PredictConfig(Section):
     )
 
 
+OPSETS = (11, 13, 17)
+"""Opsets of ONNX files that are written."""
+
+
 class ExportConfig(Section):
     """Export of the trained network."""
 
@@ -175,8 +179,11 @@ class ExportConfig(Section):
         le=MOST_IMAGES,
         description="Batch size of the MINDIR and AIR files; ONNX accepts any batch size.",
     )
-    opset: Literal[11, 13, 17] = Field(
-        default=17, description="Opset of the ONNX file; older runtimes need 11 or 13. The int8 file has at least 13."
+    opset: int = Field(
+        default=17,
+        ge=11,
+        le=17,
+        description="Opset of the ONNX file: 11, 13 or 17, for older runtimes 11 or 13. The int8 file has at least 13.",
     )
     parity_images: int = Field(
         default=8,
@@ -187,6 +194,13 @@ class ExportConfig(Section):
     parity_rtol: float = Field(
         default=1e-4, gt=0, description="Largest allowed difference of outputs, relative to a level's largest value."
     )
+
+    @field_validator("opset")
+    @classmethod
+    def _is_written(cls, opset: int) -> int:
+        if opset not in OPSETS:
+            raise ValueError(f"expected {', '.join(map(str, OPSETS[:-1]))} or {OPSETS[-1]}")
+        return opset
 
     @field_validator("formats")
     @classmethod

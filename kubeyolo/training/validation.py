@@ -26,6 +26,7 @@ from kubeyolo.evaluation.split_evaluation import detect_split, evaluate_split
 from kubeyolo.formats import counted, share_text
 from kubeyolo.models.registry import build_model
 from kubeyolo.output_streams import Show
+from kubeyolo.storage.place import Place
 from kubeyolo.training.best import BestWeights
 from kubeyolo.training.distribution import Distribution, arrays_of_first
 from kubeyolo.training.finite import STATISTICS
@@ -202,6 +203,11 @@ class Validation:
         parameters = {parameter.name: parameter for parameter in self._network.get_parameters()}
         load_parameters(parameters, weights, "averages")
         return self._network
+
+
+def share_of(distribution: Distribution, place: Place) -> Share:
+    """Return the share of a process in the validations, whose detections are stored at a place."""
+    return Share(distribution.rank, distribution.world, place)
 
 
 def ap_by_class(result: EvaluationResult) -> dict[str, float]:

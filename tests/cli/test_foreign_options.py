@@ -152,7 +152,6 @@ def test_what_is_said_of_each_word_is_taken_by_the_command(error_of: Any, comman
         ("train d --is-save-on-master 1", "the first process alone writes checkpoints: leave it out"),
         ("run --data d --resize_rate 10", "use --set train.resize_rate=10"),
         ("run --data d --multi-scale", "use --set train.multi_scale=true"),
-        ("train d --sync-bn", "use --set train.sync_bn=true"),
         ("evaluate b d --augment", "test-time augmentation is the option --tta"),
         ("evaluate b d --save-json", "detections.json is always written, in the format of COCO results: leave it out"),
         ("train d --amp", "set train.precision to float16; on Ascend it is the default: leave it out"),
