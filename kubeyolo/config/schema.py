@@ -160,10 +160,6 @@ class PredictConfig(Section):
     )
 
 
-OPSETS = (11, 13, 17)
-"""Opsets of ONNX files that are written."""
-
-
 class ExportConfig(Section):
     """Export of the trained network."""
 
@@ -183,7 +179,7 @@ class ExportConfig(Section):
         default=17,
         ge=11,
         le=17,
-        description="Opset of the ONNX file: 11, 13 or 17, for older runtimes 11 or 13. The int8 file has at least 13.",
+        description="Opset of the ONNX file; older runtimes need a lower one. The int8 file has at least 13.",
     )
     parity_images: int = Field(
         default=8,
@@ -194,13 +190,6 @@ class ExportConfig(Section):
     parity_rtol: float = Field(
         default=1e-4, gt=0, description="Largest allowed difference of outputs, relative to a level's largest value."
     )
-
-    @field_validator("opset")
-    @classmethod
-    def _is_written(cls, opset: int) -> int:
-        if opset not in OPSETS:
-            raise ValueError(f"expected {', '.join(map(str, OPSETS[:-1]))} or {OPSETS[-1]}")
-        return opset
 
     @field_validator("formats")
     @classmethod

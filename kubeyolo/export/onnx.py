@@ -23,7 +23,7 @@ from kubeyolo.storage.workspace import temporary_folder
 OPSET = 17
 """Opset of a file by default."""
 
-IR_VERSIONS = {11: 6, 13: 7, 17: 8}
+IR_VERSIONS = {11: 6, 12: 7, 13: 7, 14: 7, 15: 8, 16: 8, 17: 8}
 """Version of the file format by opset: that of the first ONNX release with this opset."""
 
 MINDSPORE_OPSET = 11
