@@ -19,8 +19,8 @@ from kubeyolo.errors import WorkError
 from kubeyolo.launch import local
 from kubeyolo.training.spec import TrainingSpec
 
-# Trains a small network without batch normalisation: with it the processes would not see the same statistics. Then again
-# with a scaled loss, in which the gradients of one image, of the last process, are infinite at one step.
+# Trains a small network without batch normalisation: with it the processes would not see the same statistics. A second
+# training has a scaled loss, and at one step the gradients of one image, of the last process, are infinite.
 WORKER = """
 import os, sys, json
 from pathlib import Path
