@@ -1,4 +1,4 @@
-"""Real processes, started by msrun."""
+"""Two real training processes, started by msrun."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from kubeyolo.errors import WorkError
 from kubeyolo.launch import local
 from kubeyolo.training.spec import TrainingSpec
 
-# Trains a small network without batch normalisation: with it the processes would not see the same statistics. Then
-# again with a scaled loss, in which the gradients of one image, of the last process, are infinite at one step.
+# Trains a small network without batch normalisation: with it the processes would not see the same statistics. A second
+# training has a scaled loss, and at one step the gradients of one image, of the last process, are infinite.
 WORKER = """
 import os, sys, json
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_a_rank_that_fails_ends_all_and_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("kubeyolo.training.spec.WORKER_MODULE", "failing")
     monkeypatch.setattr(local, "WORKER_MODULES", {"failing"})
     with pytest.raises(WorkError, match="rank one broke"):
-        local.launch_work(spec(str(tmp_path / "output"), 2).work(), print)
+        local.launch_work(spec("none", 2).work(), print)
 
 
 WATCHING = """
@@ -139,7 +139,7 @@ def test_msrun_sleeps_while_its_processes_work(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("kubeyolo.training.spec.WORKER_MODULE", "watching")
     monkeypatch.setattr(local, "WORKER_MODULES", {"watching"})
     lines: list[str] = []
-    local.launch_work(spec(str(tmp_path / "output"), 2).work(), lines.append)
+    local.launch_work(spec("none", 2).work(), lines.append)
     assert lines == ["rank 0: msrun sleeps"]
 
 
@@ -155,14 +155,12 @@ while os.environ["MS_ROLE"] == "MS_WORKER" or not leave.exists():
 """
 
 LAUNCH = (
-    "import os\n"
     "from kubeyolo.launch import local; from kubeyolo.training import spec\n"
     "from kubeyolo.config.schema import Config, TrainConfig\n"
     "spec.WORKER_MODULE = 'sleeping'\n"
     "local.WORKER_MODULES = {'sleeping'}\n"
     "config = Config(train=TrainConfig(processes=2))\n"
-    "output = os.environ['SLEEPING_UP'] + '-output'\n"
-    "local.launch_work(spec.TrainingSpec(dataset='d', output=output, config=config).work())"
+    "local.launch_work(spec.TrainingSpec(dataset='d', output='o', config=config).work())"
 )
 
 
