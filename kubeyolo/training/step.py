@@ -34,12 +34,14 @@ class ForwardLoss(nn.Cell):
         return self.loss(self.network(x), labels)
 
 
-_flat = ops.MultitypeFuncGraph("flat")
+flat = ops.MultitypeFuncGraph("flat")
+"""Turns an array into a vector; with ``ops.HyperMap``, each array of a tuple."""
+
 _cut = ops.MultitypeFuncGraph("cut")
 _slice = ops.Slice()
 
 
-@_flat.register("Tensor")
+@flat.register("Tensor")
 def _flatten(gradient: Tensor) -> Tensor:
     return gradient.reshape(-1)
 
@@ -71,7 +73,7 @@ class GradientSum(nn.Cell):
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the sums, in the shapes of the gradients."""
-        total = self.reduce(self.concat(self.map(_flat, gradients)))
+        total = self.reduce(self.concat(self.map(flat, gradients)))
         return self.map(ops.partial(_cut, total), self.offsets, gradients)
 
 
@@ -167,7 +169,7 @@ class AddGradients(nn.Cell):
         (total, parts), gradients = self.gradients(images, labels)
         if self.reduce is not None:
             gradients = self.reduce(gradients)
-        done = self.assign(self.total, self.total * keep + self.concat(self.map(_flat, gradients)))
+        done = self.assign(self.total, self.total * keep + self.concat(self.map(flat, gradients)))
         losses = ops.concat((total.reshape(1), parts, ops.zeros_like(total).reshape(1)), 0)
         return ops.depend(losses, done)
 
