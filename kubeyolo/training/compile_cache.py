@@ -121,11 +121,20 @@ class GraphStore:
             cell: The cell, in the mode in which it is called.
             arguments: Arguments of a call.
         """
-        entry, file = self._folder / self._name(name, cell, arguments), _process.next_file()
+        entry = self._folder / self._name(name, cell, arguments)
+        try:
+            file = _process.next_file()
+        except OSError as error:
+            self._show(f"warning: compiled graphs are not stored: {error}")
+            return
         taken = self._take(entry, file)
         ms.set_context(enable_compile_cache=True, compile_cache_path=str(_process.root))
         try:
             cell.compile(*arguments)
+        except ImportError:
+            # MindSpore looks for the modules that the program imports, also for those of packages that are not
+            # installed. The call of the cell compiles it.
+            pass
         finally:
             ms.set_context(enable_compile_cache=False)
         # MindSpore writes the file again if it does not use it.

@@ -34,6 +34,7 @@ from kubeyolo.training.step import (
     Update,
     UpdateAfterBatches,
     UpdateEveryBatch,
+    flat,
 )
 
 ADDED = "gradients"
@@ -59,13 +60,15 @@ class WeightAverage(nn.Cell):
         flat = np.concatenate([parameter.asnumpy().reshape(-1) for parameter in parameters])
         self.average = Parameter(Tensor(flat), name="ema", requires_grad=False)
         self.subtract = ops.AssignSub()
+        self.concat = ops.Concat(0)
+        self.map = ops.HyperMap()
 
     def construct(self, share: Tensor) -> Tensor:
         """Move the average towards the values by ``share``, which is 1 − decay."""
-        parts: tuple[Tensor, ...] = ()
-        for value in self.values:
-            parts += (value.reshape(-1),)
-        return self.subtract(self.average, (self.average - ops.concat(parts, 0)) * share)
+        # Not a loop that adds each vector to a tuple: it would be compiled in a time that grows with the square of the
+        # number of parameters, 14 s instead of 0.6 s for those of yolov5n.
+        values = self.concat(self.map(flat, self.values))
+        return self.subtract(self.average, (self.average - values) * share)
 
     def arrays(self) -> Arrays:
         """Return copies of the averages by the names of their parameters."""

@@ -34,12 +34,14 @@ class ForwardLoss(nn.Cell):
         return self.loss(self.network(x), labels)
 
 
-_flat = ops.MultitypeFuncGraph("flat")
+flat = ops.MultitypeFuncGraph("flat")
+"""Turns an array into a vector; with ``ops.HyperMap``, each array of a tuple."""
+
 _cut = ops.MultitypeFuncGraph("cut")
 _slice = ops.Slice()
 
 
-@_flat.register("Tensor")
+@flat.register("Tensor")
 def _flatten(gradient: Tensor) -> Tensor:
     return gradient.reshape(-1)
 
@@ -71,7 +73,7 @@ class GradientSum(nn.Cell):
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the sums, in the shapes of the gradients."""
-        total = self.reduce(self.concat(self.map(_flat, gradients)))
+        total = self.reduce(self.concat(self.map(flat, gradients)))
         return self.map(ops.partial(_cut, total), self.offsets, gradients)
 
 
@@ -186,7 +188,7 @@ class AddGradients(nn.Cell):
 
     def joined(self, gradients: tuple[Tensor, ...]) -> Tensor:
         """Return the gradients as one vector."""
-        return self.concat(self.map(_flat, gradients))
+        return self.concat(self.map(flat, gradients))
 
 
 class Update(nn.Cell):
