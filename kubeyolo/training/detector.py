@@ -9,7 +9,6 @@ import numpy as np
 from kubeyolo.bundle import BundleManifest, DatasetReference, Preprocessing
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.loader import Loader
-from kubeyolo.evaluation.sharing import Share
 from kubeyolo.models.anchors import trained_facts
 from kubeyolo.models.facts import ModelFacts
 from kubeyolo.models.named_facts import check_batch_norm, check_image_size
@@ -37,7 +36,7 @@ from kubeyolo.training.selection import Selection
 from kubeyolo.training.small_sets import small_set_note
 from kubeyolo.training.spec import TrainingSpec, training_identity
 from kubeyolo.training.start import Start
-from kubeyolo.training.validation import Validation, plan_validation
+from kubeyolo.training.validation import Validation, plan_validation, share_of
 
 if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
@@ -80,7 +79,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             metadata = manifest.weights_metadata
             validates = plan is not None and output.is_written
             best = BestWeights(place.store, train.top_k, guard, metadata, spec.writer) if validates else None
-            share = Share(distribution.rank, distribution.world, place / SHARES)
+            share = share_of(distribution, place / SHARES)
             validate = Validation(engine, dataset, manifest, spec.config, plan, best, show, share).row if plan else None
             settings = _loop_settings(spec, loader, dataset.classes)
             hints = _hints(spec, settings.total_steps, dataset, show) if output.is_written else None

@@ -26,6 +26,7 @@ from kubeyolo.evaluation.split_evaluation import detect_split, evaluate_split
 from kubeyolo.formats import counted, share_text
 from kubeyolo.models.registry import build_model
 from kubeyolo.output_streams import Show
+from kubeyolo.storage.place import Place
 from kubeyolo.training.best import BestWeights
 from kubeyolo.training.distribution import Distribution, arrays_of_first
 from kubeyolo.training.finite import STATISTICS
@@ -91,6 +92,11 @@ def plan_validation(config: Config, dataset: Dataset, steps_per_epoch: int, show
     often = "after each epoch" if interval == 1 else f"every {interval} epochs and after the last epoch"
     show(f"validating {often}, on the {counted(split.images, 'image')} of the split {name}{cost}")
     return ValidationPlan(name, interval, train.max_epoch)
+
+
+def share_of(distribution: Distribution, folder: Place) -> Share:
+    """Return the share of a process in the validations, with the folder for the detections of all processes."""
+    return Share(distribution.rank, distribution.world, folder)
 
 
 class Validation:
