@@ -94,6 +94,11 @@ def plan_validation(config: Config, dataset: Dataset, steps_per_epoch: int, show
     return ValidationPlan(name, interval, train.max_epoch)
 
 
+def share_of(distribution: Distribution, folder: Place) -> Share:
+    """Return the share of a process in the validations, with the folder for the detections of all processes."""
+    return Share(distribution.rank, distribution.world, folder)
+
+
 class Validation:
     """Evaluates the averaged weights of an engine: COCO metrics, with the thresholds of the section ``evaluate``.
 
@@ -203,11 +208,6 @@ class Validation:
         parameters = {parameter.name: parameter for parameter in self._network.get_parameters()}
         load_parameters(parameters, weights, "averages")
         return self._network
-
-
-def share_of(distribution: Distribution, place: Place) -> Share:
-    """Return the share of a process in the validations, whose detections are stored at a place."""
-    return Share(distribution.rank, distribution.world, place)
 
 
 def ap_by_class(result: EvaluationResult) -> dict[str, float]:
