@@ -22,8 +22,8 @@ from tests.e2e.work_folder import CACHED, WorkFolder, from_the_cache, started
 
 pytestmark = pytest.mark.e2e
 
-UNVALIDATED = ("--set", "train.val_interval=0", "--set", "train.keep=last")
-"""Settings of trainings that are not about their best weights."""
+SETTINGS = ("--set", "train.val_interval=0", "--set", "train.keep=last", "--set", "pretrain.enabled=false")
+"""Settings of trainings that are not about their best weights, nor about the backbone that they start from."""
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ class OtherRun:
 
 @pytest.fixture(scope="module")
 def longer(work: WorkFolder) -> OtherRun:
-    settings = [*UNVALIDATED, "--set", "train.max_epoch=4", "--set", "train.ckpt_interval=2"]
-    done = work.run(*UNVALIDATED)
+    settings = [*SETTINGS, "--set", "train.max_epoch=4", "--set", "train.ckpt_interval=2"]
+    done = work.run(*SETTINGS)
     assert done.returncode == 0, done.stdout + done.stderr
     run, first = work.latest.resolve(), json.loads((work.latest / "summary.json").read_text())
     published = files_of(work.folder / "store" / "models")
@@ -93,7 +93,7 @@ def test_runs_of_other_settings_in_one_store_leave_each_other_alone(work: WorkFo
         assert one.files[file].sha256 != other.files[file].sha256, file
 
     begun = time.monotonic()
-    done = work.run(*UNVALIDATED)
+    done = work.run(*SETTINGS)
     print(f"a run from the cache: {time.monotonic() - begun:.1f} s")
     assert done.returncode == 0, done.stdout + done.stderr
     assert from_the_cache(done.stdout) == CACHED
