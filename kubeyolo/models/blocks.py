@@ -13,7 +13,7 @@ from kubeyolo.models.activations import ActivationName, activation
 
 
 class Conv(nn.Cell):
-    """Convolution without bias, batch normalisation, activation.
+    """Convolution without bias, batch normalization, activation.
 
     Padding is symmetric, because published weights were trained that way: "same" would pad strided convolutions at the
     bottom and on the right only.
@@ -24,7 +24,7 @@ class Conv(nn.Cell):
         kernel: Side of the kernel in pixels.
         stride: Stride in pixels.
         padding: Rows and columns added on each side; None for kernel // 2.
-        eps: Added to the variance by the batch normalisation.
+        eps: Added to the variance by the batch normalization.
         act: Name of the activation function.
     """
 
@@ -58,7 +58,7 @@ class Conv(nn.Cell):
 
 
 def batch_norm(channels: int, eps: float) -> nn.Cell:
-    """Build a batch normalisation in whose running averages a new batch has the weight 0.03."""
+    """Build a batch normalization in whose running averages a new batch has the weight 0.03."""
     # MindSpore's momentum is the weight of the old average.
     return nn.BatchNorm2d(channels, eps=eps, momentum=0.97)
 
@@ -86,7 +86,7 @@ class Bottleneck(nn.Cell):
         channels: Channels of input and output.
         shortcut: Whether the input is added.
         hidden: Channels between the two convolutions; None for ``channels``.
-        eps: Added to the variance by the batch normalisations.
+        eps: Added to the variance by the batch normalizations.
         act: Name of the activation function.
     """
 
@@ -140,7 +140,7 @@ class CspStage(nn.Cell):
         branch: Channels of each branch.
         hidden: Channels inside a residual.
         depth: Number of residuals.
-        eps: Added to the variance by the batch normalisations.
+        eps: Added to the variance by the batch normalizations.
     """
 
     def __init__(self, in_channels: int, out_channels: int, branch: int, hidden: int, depth: int, eps: float) -> None:

@@ -44,7 +44,7 @@ class ModelFacts:
         scale_xy: Growth of the centre offset around the cell, for each level: ``s·σ(t) − (s − 1)/2``.
         loss: Name of the published loss settings.
         loss_divisor: Divisor of the loss that the published learning rate expects; used if ``train.loss_scale`` is 0.
-        bn_eps: Added to the variance by the batch normalisations; published weights were trained with this value.
+        bn_eps: Added to the variance by the batch normalizations; published weights were trained with this value.
         class_prior_offset: The offset ``o`` in the class bias of a fresh head, ``log(0.6 / (classes − o))``.
         published: COCO results.
         sizes: Sides in pixels of the images of a multi-scale training, ascending; empty if they depend on the image

@@ -15,7 +15,7 @@ from kubeyolo.models.detector import Detector
 def initialise(network: nn.Cell, seed: int, prefix: str = "") -> None:
     """Draw the convolution weights and biases of a network from U(−b, b) with b = 1/√(inputs per output).
 
-    This is Kaiming's uniform rule with a = √5. Batch normalisation keeps its ones and zeros.
+    This is Kaiming's uniform rule with a = √5. Batch normalization keeps its ones and zeros.
 
     Args:
         network: Network of :mod:`kubeyolo.models.blocks`.

@@ -77,7 +77,7 @@ def check_precision(config: Config) -> None:
 
 
 def check_batch_norm(config: Config, section: Literal["train", "pretrain"]) -> None:
-    """Refuse batches in which batch normalisation sees a single value for each channel, which has no variance.
+    """Refuse batches in which batch normalization sees a single value for each channel, which has no variance.
 
     Args:
         config: The configuration.
@@ -103,6 +103,6 @@ def check_batch_norm(config: Config, section: Literal["train", "pretrain"]) -> N
     larger = 2 * stride if section == "train" else stride + 32
     raise InputError(
         f"{section}.per_batch_size = 1 with {named}: the coarsest feature map of "
-        f"{config.model} is then one cell of one image, and batch normalisation needs more than one value; "
+        f"{config.model} is then one cell of one image, and batch normalization needs more than one value; "
         f"set {section}.per_batch_size to 2 or more, or {key} to {larger} or more"
     )

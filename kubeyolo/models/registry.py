@@ -30,7 +30,7 @@ def build_model(
         num_classes: Number of classes, at least 1.
         anchors: (level, anchor, 2) widths and heights in pixels, instead of the published anchors.
         seed: Seed of the weights.
-        bn_eps: Added to the variance by the batch normalisations, instead of the value in the facts of the model: some
+        bn_eps: Added to the variance by the batch normalizations, instead of the value in the facts of the model: some
             programs use and train the same weights with a different value.
 
     Returns:

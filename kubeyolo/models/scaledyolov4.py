@@ -58,8 +58,8 @@ def _plain(in_channels: int, out_channels: int) -> nn.Cell:
 class CspShortcuts(nn.Cell):
     """Bottlenecks with shortcut on one of two branches of half the channels; keeps the shape.
 
-    Here and below the branches are normalised and activated after they are joined; the last layers of the branches have
-    neither normalisation nor activation. Layers are numbered as in the published weights.
+    Here and below the branches are normalized and activated after they are joined; the last layers of the branches have
+    neither normalization nor activation. Layers are numbered as in the published weights.
     """
 
     def __init__(self, channels: int, depth: int, eps: float) -> None:

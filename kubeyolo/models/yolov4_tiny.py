@@ -44,7 +44,7 @@ class TinyBlock(nn.Cell):
 
     Args:
         channels: Channels of the input.
-        eps: Added to the variance by the batch normalisations.
+        eps: Added to the variance by the batch normalizations.
     """
 
     def __init__(self, channels: int, eps: float) -> None:

@@ -56,7 +56,7 @@ class TrainingState:
     Attributes:
         step: Optimizer steps done; the next step has this number.
         identity: What the final weights depend on, by key.
-        weights: Raw weights and batch normalisation statistics by parameter name.
+        weights: Raw weights and batch normalization statistics by parameter name.
         ema: Their exponential moving average.
         moments: Moments of the optimizer by ``<moment>.<parameter name>``.
         ema_updates: Updates of the average so far.

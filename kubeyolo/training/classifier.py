@@ -74,7 +74,7 @@ class ClassificationLoss(nn.Cell):
 
 
 class Scorer(nn.Cell):
-    """Computes logits of uint8 images, with the running statistics of batch normalisation."""
+    """Computes logits of uint8 images, with the running statistics of batch normalization."""
 
     def __init__(self, network: nn.Cell) -> None:
         super().__init__(auto_prefix=False)

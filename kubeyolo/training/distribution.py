@@ -1,7 +1,7 @@
 """Data-parallel training: the rank of a process, joining the other processes, and waiting for rank 0.
 
 The loss of a process grows with its batch size, or is divided by the number of processes, so the sum of the gradients
-over all processes is the gradient of the global batch. In each process, batch normalisation computes its statistics
+over all processes is the gradient of the global batch. In each process, batch normalization computes its statistics
 from the images of that process, and the running averages of rank 0 are published, unless
 :mod:`kubeyolo.training.sync_bn` has converted the network: then the statistics are those of the global batch.
 """

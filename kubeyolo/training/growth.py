@@ -27,7 +27,7 @@ def usual_sizes(network: nn.Cell) -> dict[str, float]:
     """Return the sizes to compare with at the end: those before the first step, or those of fresh weights if larger.
 
     Weights of a pretrained backbone may be close to 0, and may grow to the size of fresh weights. Biases start at 0 and
-    weights of batch normalisations at 1; a size of 1 is normal for both.
+    weights of batch normalizations at 1; a size of 1 is normal for both.
     """
     fresh = {
         # Fresh weights are drawn from U(-b, b) with b = 1/√(inputs per output).

@@ -73,9 +73,9 @@ class ParameterGroups:
     """The trainable parameters of a network, in the order in which gradients are taken.
 
     Attributes:
-        bias: Biases of convolutions and of batch normalisations.
+        bias: Biases of convolutions and of batch normalizations.
         weight: Weights of convolutions and dense layers, which decay.
-        norm: Weights of batch normalisations.
+        norm: Weights of batch normalizations.
     """
 
     bias: tuple[Parameter, ...]
@@ -84,7 +84,7 @@ class ParameterGroups:
 
     @property
     def all(self) -> ParameterTuple:
-        """All parameters: biases, decayed weights, batch normalisation weights."""
+        """All parameters: biases, decayed weights, batch normalization weights."""
         return ParameterTuple(self.bias + self.weight + self.norm)
 
 

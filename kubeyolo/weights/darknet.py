@@ -1,6 +1,6 @@
 """Darknet's ``.weights``: a header, then the values of each convolution in the order of the cfg file.
 
-A convolution with batch normalisation has beta, gamma, mean and variance, then its weights (out, in, kernel, kernel);
+A convolution with batch normalization has beta, gamma, mean and variance, then its weights (out, in, kernel, kernel);
 a convolution without it has its bias, then its weights. All values are float32, little-endian. The header has the
 version as three int32, and the number of images seen: an int64 from version 0.2 on, an int32 before.
 """
@@ -27,7 +27,7 @@ class DarknetConvolution:
     Attributes:
         name: Prefix of its arrays, such as ``layer000``.
         shape: Shape of its weights (out, in, kernel height, kernel width).
-        batch_norm: Whether batch normalisation follows it; if not, it has a bias.
+        batch_norm: Whether batch normalization follows it; if not, it has a bias.
         anchors: Number of anchors of the level if the convolution outputs predictions: ``out`` = anchors · (5 +
             classes). Else 0.
     """

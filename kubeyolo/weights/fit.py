@@ -109,7 +109,7 @@ def move_eps(variances: Mapping[str, WeightArray], old: float, new: float) -> di
 
     Args:
         variances: Running variances by name.
-        old: Constant that batch normalisation adds to ``variances``.
+        old: Constant that batch normalization adds to ``variances``.
         new: Constant that it adds to the returned variances.
     """
     return {name: as_float32(array) + np.float32(old - new) for name, array in variances.items()}

@@ -22,7 +22,7 @@ from kubeyolo.weights.darknet import darknet_classes, read_darknet
 from kubeyolo.weights.file_check import anchors_of, check_darknet
 from kubeyolo.weights.fit import Mismatch, NamedArray, WeightsMismatch, check_fit, move_eps
 from kubeyolo.weights.layout_of_names import NameScheme, find_scheme, translate_arrays
-from kubeyolo.weights.model_zoo import ZOO, take_in_normalisation
+from kubeyolo.weights.model_zoo import ZOO, take_in_normalization
 from kubeyolo.weights.names import layouts_of, to_layout
 from kubeyolo.weights.network_parameters import NetworkParameters, network_parameters
 from kubeyolo.weights.other_networks import other_weights
@@ -249,9 +249,9 @@ def _fit_named(weights: WeightsFile, network: NetworkParameters, requested: _Giv
         if not backbone:
             raise InputError(
                 f"{weights.path}: is from the MindSpore model zoo, whose {network.facts.name} differs from ours "
-                "(padding, normalised images, decoding); import its backbone with --backbone and train from it"
+                "(padding, normalized images, decoding); import its backbone with --backbone and train from it"
             )
-        named = take_in_normalisation(named)
+        named = take_in_normalization(named)
     every, unused = named, 0
     if backbone:
         network = network.backbone()

@@ -1,6 +1,6 @@
-"""Backbones of the MindSpore model zoo: the names of their parameters, and their normalised input.
+"""Backbones of the MindSpore model zoo: the names of their parameters, and their normalized input.
 
-The zoo's YOLOv3, YOLOv4 and YOLOv5 have the same backbones as ours, with two differences: their images are normalised
+The zoo's YOLOv3, YOLOv4 and YOLOv5 have the same backbones as ours, with two differences: their images are normalized
 by the mean and standard deviation of ImageNet, and YOLOv3 and YOLOv4 pad convolutions of stride 2 on the bottom and
 right only. The first difference is moved into the weights here. The second shifts the input of layers by a fraction of
 a pixel: training can continue from such a backbone, but a whole detector would detect different boxes. The zoo's YOLOv5
@@ -82,18 +82,18 @@ def from_zoo(name: str, facts: ModelFacts) -> str:
     place = _PLACES[facts.family].get(cell)
     if place is None:
         return name
-    # Convolution and batch normalisation are numbered in YOLOv3 and YOLOv4, and have names in YOLOv5.
+    # Convolution and batch normalization are numbered in YOLOv3 and YOLOv4, and have names in YOLOv5.
     rest = re.sub(r"(^|\.)conv(\d)\.", r"\1cv\2.", rest)
     rest = re.sub(r"(^|\.)0\.(weight)$", r"\1conv.\2", rest)
     rest = re.sub(r"(^|\.)1\.(gamma|beta|moving_mean|moving_variance)$", r"\1bn.\2", rest)
     return f"backbone.{place}.{rest}"
 
 
-def take_in_normalisation(arrays: Mapping[str, NamedArray]) -> dict[str, NamedArray]:
+def take_in_normalization(arrays: Mapping[str, NamedArray]) -> dict[str, NamedArray]:
     """Return the arrays of a zoo's backbone, with the first convolution changed to take images in 0..1.
 
     With weights w, mean m and standard deviation d of a colour, w·(x − m)/d = (w/d)·x − (w/d)·m. The weights become
-    w/d, and (w/d)·m is added to the mean of the batch normalisation. At the border, where zeros are padded, the results
+    w/d, and (w/d)·m is added to the mean of the batch normalization. At the border, where zeros are padded, the results
     differ.
     """
     changed = dict(arrays)

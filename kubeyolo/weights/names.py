@@ -29,7 +29,7 @@ _OUTPUT_CONVOLUTION = re.compile(r"head\.m\.\d+")
 
 
 # For each family of :class:`ModelFacts` and each layout that its weights are published in: number of a layer -> cell.
-# In the layout "darknet" the cell is that of a convolution with its batch normalisation, or ``head.m.<level>``.
+# In the layout "darknet" the cell is that of a convolution with its batch normalization, or ``head.m.<level>``.
 _LAYERS: Mapping[tuple[str, str], Callable[[ModelFacts], Mapping[int, str]]] = {
     ("yolov5", "yolov5"): layers.yolov5_layers,
     ("yolov5-r7", "yolov5"): layers.yolov5_layers,

@@ -91,7 +91,7 @@ def other_weights(shapes: Shapes, model: str, named: str | None, has_backbone: b
         return f"holds {other}, which is not a supported model (kubeyolo models list); {take}give weights of {model}"
     if is_fused(shapes):
         return (
-            "holds convolutions with fused batch normalisation, which cannot be trained; give the checkpoint "
+            "holds convolutions with fused batch normalization, which cannot be trained; give the checkpoint "
             "that the training saved"
         )
     return None
@@ -134,7 +134,7 @@ def model_here(shapes: Shapes) -> str | None:
 
 
 def is_fused(names: Iterable[str]) -> bool:
-    """Tell whether batch normalisation is fused into the convolutions, as programs save them for inference."""
+    """Tell whether batch normalization is fused into the convolutions, as programs save them for inference."""
     known = list(names)
     biases = any(re.search(r"\bconv\d?\.bias$", name) for name in known)
     return biases and not any(re.search(r"\b(bn\d?|norm\d?)\.|BatchNorm|running_(mean|var)", name) for name in known)

@@ -39,7 +39,7 @@ class WeightsFile:
         arrays: Arrays by the names in the file; empty for darknet, whose files have no names.
         classes: Names of the classes, if the file has them.
         anchors: (level, anchor, 2) in pixels, if the file has them in pixels.
-        bn_eps: Constant that batch normalisation adds to the variance, if the file has it.
+        bn_eps: Constant that batch normalization adds to the variance, if the file has it.
         model: Name of the model, if the file has it.
         part: The part of a training checkpoint that was used.
     """

@@ -19,7 +19,7 @@ from kubeyolo.errors import WorkError
 from kubeyolo.launch import local
 from kubeyolo.training.spec import TrainingSpec
 
-# Trains a small network without batch normalisation: with it the processes would not see the same statistics. A second
+# Trains a small network without batch normalization: with it the processes would not see the same statistics. A second
 # training has a scaled loss, and at one step the gradients of one image, of the last process, are infinite.
 WORKER = """
 import os, sys, json

@@ -20,7 +20,7 @@ def test_all_detectors_of_the_catalogue_are_registered() -> None:
     assert set(model_names()) == yolov5 | darknet | {"yolov4-p5", "yolov4-p6", "yolov4-p7"}
 
 
-def test_the_eps_of_batch_normalisation_can_be_that_of_another_program() -> None:
+def test_the_eps_of_batch_normalization_can_be_that_of_another_program() -> None:
     network = build_model("yolov4-tiny", 2, bn_eps=1e-4)
     assert network.facts.bn_eps == 1e-4
     norms = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]

@@ -38,7 +38,7 @@ def test_updates_are_counted_as_the_steps_make_them(warmup: int) -> None:
 
 
 def darknet_engine(images: int, nominal: int, momentum: float) -> Any:
-    """A network of two convolutions under the loss of YOLOv4, without batch normalisation."""
+    """A network of two convolutions under the loss of YOLOv4, without batch normalization."""
     from mindspore import Tensor, nn
 
     from kubeyolo.losses.darknet import DarknetLoss

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("mindspore_ready")
 
 
 def small_engine(optimizer: str = "sgd", lr: float = 0.05, nominal_batch: int = 0) -> Any:
-    """A convolution, a batch normalisation and a mean; the labels are the wanted mean of each image."""
+    """A convolution, a batch normalization and a mean; the labels are the wanted mean of each image."""
     from mindspore import Tensor, nn
 
     from kubeyolo.training.engine import Engine

@@ -33,7 +33,7 @@ SPEC = TrainingSpec(dataset="d", output="o", config=Config(model="yolov5n-r7"))
 
 
 class OneValueLater:
-    """Two steps as they should be, then one whose batch normalisation has one value for each channel."""
+    """Two steps as they should be, then one whose batch normalization has one value for each channel."""
 
     steps_per_epoch = 1
 

@@ -38,7 +38,7 @@ def test_patterns_that_make_no_sense_are_refused(patterns: list[str], message: s
 
 
 def frozen_engine(optimizer: str, patterns: list[str]) -> Any:
-    """Two convolutions with batch normalisation and an output; the labels are the wanted mean of each image."""
+    """Two convolutions with batch normalization and an output; the labels are the wanted mean of each image."""
     from mindspore import Tensor, nn
 
     from kubeyolo.training.engine import Engine

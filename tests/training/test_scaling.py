@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {"lr": 0.05, "max_epoch": 4, "warmup_steps": 3, "warm
 
 
 def half_engine(cast: Any = None, reduce: Any = None, **values: Any) -> Any:
-    """Two convolutions with batch normalisation and one without; ``cast`` rounds to half precision."""
+    """Two convolutions with batch normalization and one without; ``cast`` rounds to half precision."""
     from mindspore import Tensor, nn
 
     from kubeyolo.models.blocks import Conv

@@ -100,7 +100,7 @@ def test_files_of_the_pytorch_programs_that_read_cfg_files_record_their_eps(tmp_
         np.testing.assert_allclose(array, wanted, rtol=0, atol=1e-7)
 
 
-def test_what_batch_normalisation_adds_goes_with_the_weights(tmp_path: Path, weights_file: Path) -> None:
+def test_what_batch_normalization_adds_goes_with_the_weights(tmp_path: Path, weights_file: Path) -> None:
     imported = import_weights(weights_file, MODEL, str(tmp_path / "first"))
     bundle = open_bundle(Place.of(imported.bundle))
     manifest = bundle.manifest.model_copy(update={"bn_eps": 1e-4, "files": {}})

@@ -1,4 +1,4 @@
-"""Backbones of the MindSpore model zoo: names, and images that are not normalised."""
+"""Backbones of the MindSpore model zoo: names, and images that are not normalized."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kubeyolo.models.named_facts import model_facts
 from kubeyolo.models.registry import build_backbone
 from kubeyolo.storage.place import Place
 from kubeyolo.weights.importing import import_weights
-from kubeyolo.weights.model_zoo import from_zoo, take_in_normalisation
+from kubeyolo.weights.model_zoo import from_zoo, take_in_normalization
 from kubeyolo.weights.network_parameters import network_parameters
 
 NAMES = {
@@ -111,7 +111,7 @@ def test_whole_detectors_are_refused(tmp_path: Path, checkpoint: tuple[Path, dic
 
 
 @pytest.mark.usefixtures("pynative")
-def test_images_as_they_are_give_what_normalised_ones_gave() -> None:
+def test_images_as_they_are_give_what_normalized_ones_gave() -> None:
     stem = build_backbone("yolov5s").stem
     stem.set_train(False)
     generator = np.random.default_rng(0)
@@ -122,12 +122,12 @@ def test_images_as_they_are_give_what_normalised_ones_gave() -> None:
     }
     image = generator.random((1, 3, 16, 16), np.float32)
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    normalised = ((image - mean[:, None, None]) / deviation[:, None, None]).astype(np.float32)
+    normalized = ((image - mean[:, None, None]) / deviation[:, None, None]).astype(np.float32)
     from kubeyolo.weights.fit import NamedArray
 
     named = {name: NamedArray(name, array) for name, array in arrays.items()}
     outputs = []
-    for values, of in ((named, normalised), (take_in_normalisation(named), image)):
+    for values, of in ((named, normalized), (take_in_normalization(named), image)):
         for name, parameter in stem.parameters_and_names():
             parameter.set_data(ms.Tensor(values[prefix + name].array))
         outputs.append(stem(ms.Tensor(of)).asnumpy()[:, :, 1:-1, 1:-1])

@@ -97,10 +97,10 @@ def test_the_backbone_of_a_segmenting_network_is_offered(tmp_path: Path) -> None
     assert import_weights(path, MODEL, str(tmp_path / "bundle"), backbone=True).kind == "backbone"
 
 
-def test_fused_batch_normalisation_is_named(tmp_path: Path) -> None:
+def test_fused_batch_normalization_is_named(tmp_path: Path) -> None:
     arrays = {name: array for name, array in upstream_arrays().items() if ".bn." not in name}
     arrays["model.0.conv.bias"] = np.zeros(16, np.float32)
-    with pytest.raises(InputError, match="convolutions with fused batch normalisation"):
+    with pytest.raises(InputError, match="convolutions with fused batch normalization"):
         import_weights(write(tmp_path / "a.pt", arrays), MODEL, str(tmp_path / "bundle"))
 
 
