@@ -56,8 +56,8 @@ class PublishedRun:
         facts, device = model_facts(self.model), DEVICES[self.kind]
         host = self.devices * HOST_IMAGES_PER_SECOND[self.kind] * (_HOST_SIZE / self.image_size) ** 2
         work = Workload.of(facts, self.image_size, self.per_batch_size)
-        place = Placement(processes=self.devices, machines=-(-self.devices // device.per_machine), device=device)
-        step = replace(step_time(work, place), loader=self.devices * self.per_batch_size / host)
+        placement = Placement(processes=self.devices, machines=-(-self.devices // device.per_machine), device=device)
+        step = replace(step_time(work, placement), loader=self.devices * self.per_batch_size / host)
         return self.devices * self.per_batch_size / step.total
 
     @property

@@ -128,34 +128,36 @@ def estimate_run(
         classes: Number of classes.
         cores: Cores of one machine, shared by its training processes; if None, one core for each process is assumed.
         nodes: Machines that the training processes are spread over.
-        device: Kind of the cards; if None, the first of :data:`~kubeyolo.estimate.devices.DEVICES` is assumed.
+        device: Kind of the accelerators; if None, the first of :data:`~kubeyolo.estimate.devices.DEVICES` is assumed.
     """
-    known = images or {}
+    counts = images or {}
     names = dict.fromkeys(("train", "val", config.evaluate.split, config.train.val_split))
     processes, target = config.train.processes, config.train.device_target
-    card = device or next(iter(DEVICES.values()))
+    accelerator = device or next(iter(DEVICES.values()))
+    own_cores = max(1, processes // nodes) if target == "CPU" else accelerator.host_cores
     run = _Run(
         facts=facts,
         config=config,
-        images={name: known.get(name, UNKNOWN_IMAGES) for name in names},
-        place=Placement(
+        images={name: counts.get(name, UNKNOWN_IMAGES) for name in names},
+        placement=Placement(
             processes=processes,
             machines=nodes,
-            device=None if target == "CPU" else card,
-            cores=cores or (max(1, processes // nodes) if target == "CPU" else card.host_cores),
+            device=None if target == "CPU" else accelerator,
+            cores=cores or own_cores,
         ),
-        card=card,
+        accelerator=accelerator,
     )
+    assumed_cores = "one core for each training process" if target == "CPU" else accelerator.host_cores
     caveats = {
-        f"number of images unknown ({', '.join(name for name in names if name not in known)}): "
-        f"times assume {UNKNOWN_IMAGES} images in each": not known.keys() >= names.keys(),
+        f"number of images unknown ({', '.join(name for name in names if name not in counts)}): "
+        f"times assume {UNKNOWN_IMAGES} images in each": not counts.keys() >= names.keys(),
         "size of the data set unknown: the store needs its size in addition": data_bytes is None,
-        f"number of cores unknown: {'one core for each training process' if target == 'CPU' else card.host_cores} "
-        "is assumed": cores is None,
+        f"number of cores unknown: {assumed_cores} is assumed": cores is None,
         f"not measured on {target}: speeds are from publications and data sheets, and most of the memory is on the "
         "card": target != "CPU",
     }
     backbone = backbone_peak(facts, config) if config.pretrain.enabled else 0
+    all_cores = run.placement.cores * nodes
     return RunEstimate(
         seconds=run.seconds(),
         step=run.step,
@@ -163,7 +165,7 @@ def estimate_run(
         loader_memory=loader_memory(facts, config, run.images["train"]),
         disk=(data_bytes or 0) + run.store_bytes(),
         factor=FACTOR[target],
-        hardware=counted(run.place.cores * nodes, "core") if target == "CPU" else counted(processes, f"{target} card"),
+        hardware=counted(all_cores, "core") if target == "CPU" else counted(processes, f"{target} card"),
         caveats=tuple(line for line, applies in caveats.items() if applies),
     )
 
@@ -176,19 +178,19 @@ class _Run:
         facts: Facts of the model.
         config: The configuration.
         images: Number of images by split.
-        place: The training processes.
-        card: The card of steps that have one.
+        placement: The training processes.
+        accelerator: Kind of the accelerators of steps that run on one.
     """
 
     facts: ModelFacts
     config: Config
     images: Mapping[str, int]
-    place: Placement
-    card: DeviceFacts
+    placement: Placement
+    accelerator: DeviceFacts
 
     @property
     def step(self) -> StepTime:
-        return training_step(self.facts, self.config, self.images["train"], self.place)
+        return training_step(self.facts, self.config, self.images["train"], self.placement)
 
     def seconds(self) -> dict[str, float]:
         config, images = self.config, self.images[self.config.evaluate.split]
@@ -206,13 +208,13 @@ class _Run:
             "quantize": self._start("quantize") + calibration + images * onnx_image,
         }
 
-    def _on(self, device: DeviceTarget, cores: int | None = None) -> Placement:
-        """Return a process that has a card, or the cores of a machine, for itself."""
-        return Placement(processes=1, cores=cores or self.place.cores, device=None if device == "CPU" else self.card)
+    def _on(self, device: DeviceTarget) -> Placement:
+        """Return a process that has an accelerator, or the cores of a machine, for itself."""
+        return Placement(processes=1, cores=self.placement.cores, device=None if device == "CPU" else self.accelerator)
 
-    def _forward(self, size: int, device: DeviceTarget, cores: int | None = None) -> float:
+    def _forward(self, size: int, device: DeviceTarget) -> float:
         """Return the seconds of the forward pass of an image."""
-        return forward_seconds(Workload.of(self.facts, size, 1), self._on(device, cores))
+        return forward_seconds(Workload.of(self.facts, size, 1), self._on(device))
 
     def _start(self, step: str) -> float:
         start = START_SECONDS[step] * math.pow(max(1.0, self.facts.parameters / START_PARAMETERS), START_POWER)
@@ -241,38 +243,39 @@ class _Run:
         steps = min(pretrain.max_epoch * per_epoch, pretrain.max_steps)
         validations = math.ceil(steps / per_epoch)
         measured = validations * min(self.images["val"] * crops, HELD_OUT_CROPS)
-        one = Placement(
-            processes=pretrain.processes,
-            machines=1 if pretrain.device_target == "CPU" else math.ceil(pretrain.processes / self.card.per_machine),
-            device=None if pretrain.device_target == "CPU" else self.card,
-            cores=self.place.cores,
+        is_on_cpu, processes = pretrain.device_target == "CPU", pretrain.processes
+        placement = Placement(
+            processes=processes,
+            machines=1 if is_on_cpu else math.ceil(processes / self.accelerator.per_machine),
+            device=None if is_on_cpu else self.accelerator,
+            cores=self.placement.cores,
         )
         work = Workload.of(self.facts, pretrain.image_size, pretrain.per_batch_size).share(BACKBONE_SHARE)
-        rest = per_step * IMAGE_SECONDS + (STEP_SECONDS if pretrain.device_target == "CPU" else 0.0)
-        learned = steps * (step_time(work, one).total + rest / self.place.cores)
+        rest = per_step * IMAGE_SECONDS + (STEP_SECONDS if is_on_cpu else 0.0)
+        learned = steps * (step_time(work, placement).total + rest / self.placement.cores)
         forward = BACKBONE_SHARE * self._forward(pretrain.image_size, pretrain.device_target)
         return self._start("pretrain_backbone") + learned + measured * forward
 
     def _steps_per_epoch(self) -> int:
-        return math.ceil(self.images["train"] / (self.config.train.per_batch_size * self.place.processes))
+        return math.ceil(self.images["train"] / (self.config.train.per_batch_size * self.placement.processes))
 
     def _train_seconds(self) -> float:
         """Return the seconds of start, steps, checkpoints and validations."""
-        train, cores = self.config.train, self.place.cores * self.place.machines
+        train, cores = self.config.train, self.placement.cores * self.placement.machines
         trained = train.max_epoch * self._steps_per_epoch() * self.step.total
         size = self.config.evaluate.side or train.image_size
         validated = self._validations() * self.images[train.val_split] * self._validate_seconds(size)
         stored = self._checkpoints() * self._checkpoint_bytes() / STORE_SPEED
         # Each process compiles a graph for each size of images, and several processes also have a scheduler: with few
         # cores they wait for each other.
-        starting = self.place.processes + (self.place.processes > 1)
+        starting = self.placement.processes + (self.placement.processes > 1)
         start = self._start("train") * max(1.0, starting / cores) * len(training_sizes(self.facts, train))
         return start + trained + stored + validated
 
     def _validate_seconds(self, size: int) -> float:
         """Return the seconds of a validated image: the processes share the images, and the cores of their machines."""
         device = self.config.train.device_target
-        shares = self.place.processes if device != "CPU" else min(self.place.machines, self.place.processes)
+        shares = self.placement.processes if device != "CPU" else min(self.placement.machines, self.placement.processes)
         return self._detect_seconds(size, device) / shares
 
     def _validations(self) -> int:

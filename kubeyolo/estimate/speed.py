@@ -153,73 +153,73 @@ class StepTime:
         return max(zip((self.compute, self.memory, self.reduce), names, strict=True))[1]
 
 
-def step_time(work: Workload, place: Placement) -> StepTime:
+def step_time(work: Workload, placement: Placement) -> StepTime:
     """Return the time of a training step without the loader.
 
     Args:
         work: What each process computes.
-        place: The processes.
+        placement: The processes, and what they run on.
     """
     multiply_adds = work.images * work.multiply_adds * (3 + work.recomputed)
     transfers = work.images * work.elements * (TRANSFERS + work.recomputed * RECOMPUTED_TRANSFERS)
-    rate, transfer_rate = _rates(place)
+    rate, transfer_rate = _rates(placement)
     return StepTime(
         compute=multiply_adds / rate,
         memory=transfers / transfer_rate,
-        reduce=reduce_seconds(FLOAT * work.parameters, place),
-        overlaps=place.device is not None,
+        reduce=reduce_seconds(FLOAT * work.parameters, placement),
+        overlaps=placement.device is not None,
     )
 
 
-def forward_seconds(work: Workload, place: Placement) -> float:
+def forward_seconds(work: Workload, placement: Placement) -> float:
     """Return the seconds of a forward pass alone."""
-    rate, transfer_rate = _rates(place)
+    rate, transfer_rate = _rates(placement)
     seconds = (work.images * work.multiply_adds / rate, work.images * work.elements * FORWARD_TRANSFERS / transfer_rate)
-    return sum(seconds) if place.device is None else max(seconds)
+    return sum(seconds) if placement.device is None else max(seconds)
 
 
-def _rates(place: Placement) -> tuple[float, float]:
+def _rates(placement: Placement) -> tuple[float, float]:
     """Return multiply-adds per second, and transferred elements per second, of each process."""
-    device = place.device
+    device = placement.device
     if device is not None:
         bandwidth = device.bandwidth * device.bandwidth_share
         return device.multiply_adds * device.compute_share, bandwidth / HALF
-    cores = _cores_of_process(place)
+    cores = _cores_of_process(placement)
     return CORE_SPEED * cores, CORE_BANDWIDTH * cores / FLOAT
 
 
-def _cores_of_process(place: Placement) -> float:
+def _cores_of_process(placement: Placement) -> float:
     """Return how many times as fast as on one core a process is, which shares the cores of its machine."""
-    return math.pow(place.cores, CORE_POWER) / place.per_machine
+    return math.pow(placement.cores, CORE_POWER) / placement.per_machine
 
 
-def reduce_seconds(size: float, place: Placement) -> float:
+def reduce_seconds(size: float, placement: Placement) -> float:
     """Return the seconds of an all-reduce of ``size`` bytes, in rings within the machines and then between them.
 
     A ring of n sends 2 (n - 1) messages of 1/n of the bytes (Patarasuk and Yuan, 2009). Each device of a machine
     exchanges its share of the bytes with the same device of the other machines. Nothing of it overlaps the backward
     pass: a training exchanges all gradients at once.
     """
-    if place.device is not None:
-        inside, outside, share = place.device.inside, place.device.outside, 1.0
+    if placement.device is not None:
+        inside, outside, share = placement.device.inside, placement.device.outside, 1.0
     else:
         # The exchange is work of processors, which more processes than processors share.
-        inside, outside, share = PROCESS_LINK, MACHINE_LINK, max(1.0, place.per_machine / place.cores)
-    within = _ring(size, place.per_machine, inside) * share
-    return within + _ring(size / place.per_machine, place.machines, outside)
+        inside, outside, share = PROCESS_LINK, MACHINE_LINK, max(1.0, placement.per_machine / placement.cores)
+    within = _ring(size, placement.per_machine, inside) * share
+    return within + _ring(size / placement.per_machine, placement.machines, outside)
 
 
 def _ring(size: float, members: int, link: Link) -> float:
     return 2 * (members - 1) * (size / members / link.bandwidth + link.latency)
 
 
-def loader_seconds(config: Config, images: int, place: Placement) -> float:
+def loader_seconds(config: Config, images: int, placement: Placement) -> float:
     """Return the seconds in which the loaders of all processes make the batches of a step.
 
     Args:
         config: The configuration.
         images: Number of training images.
-        place: The processes.
+        placement: The processes, and what they run on.
     """
     data, augment, train = config.data, config.augment, config.train
     each = (1 + augment.mixup) * (1 + 3 * augment.mosaic)
@@ -229,25 +229,25 @@ def loader_seconds(config: Config, images: int, place: Placement) -> float:
         # Partners from a window of the last images are in the cache.
         each = float(held < 1) if augment.partner_window else each * (1 - held)
     seconds = each * DECODE_SECONDS + (1 + augment.mixup) * PAINT_SECONDS * train.image_size**2 / _PAINTED
-    workers = min(max(1, data.workers) * place.per_machine, place.cores)
-    return place.per_machine * train.per_batch_size * seconds / workers
+    workers = min(max(1, data.workers) * placement.per_machine, placement.cores)
+    return placement.per_machine * train.per_batch_size * seconds / workers
 
 
-def training_step(facts: ModelFacts, config: Config, images: int, place: Placement) -> StepTime:
+def training_step(facts: ModelFacts, config: Config, images: int, placement: Placement) -> StepTime:
     """Return the time of a step of a configured training.
 
     Args:
         facts: Facts of the model.
         config: The configuration.
         images: Number of training images.
-        place: The processes.
+        placement: The processes, and what they run on.
     """
     train = config.train
     size = math.sqrt(fmean(side**2 for side in training_sizes(facts, train)))
     work = Workload.of(facts, size, train.per_batch_size, recomputed=float(train.recompute))
-    step = step_time(work, place)
-    if place.device is None:
+    step = step_time(work, placement)
+    if placement.device is None:
         # On a processor, all of this shares the cores with the network.
         rest = train.per_batch_size * IMAGE_SECONDS + STEP_SECONDS
-        return replace(step, compute=step.compute + rest / _cores_of_process(place))
-    return replace(step, loader=loader_seconds(config, images, place))
+        return replace(step, compute=step.compute + rest / _cores_of_process(placement))
+    return replace(step, loader=loader_seconds(config, images, placement))
