@@ -43,21 +43,26 @@ class Cast(nn.Cell):
         return x.astype(self.dtype)
 
 
-class HalfConvolution(nn.Cell):
-    """A convolution of values and weights in half precision.
-
-    A bias is added in float32, and so is the result: the gradient of a bias is a sum over all cells of a map. Only the
-    convolutions of the head have a bias.
+class _WrappedLayer(nn.Cell):
+    """A layer with a cast to half precision; the names of its parameters do not change.
 
     Args:
-        layer: The convolution.
+        layer: Maps a tensor to a tensor.
         half: Casts to half precision.
     """
 
-    def __init__(self, layer: nn.Conv2d, half: nn.Cell) -> None:
+    def __init__(self, layer: nn.Cell, half: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
         self.layer = layer
         self.half = half
+
+
+class HalfConvolution(_WrappedLayer):
+    """A convolution of values and weights in half precision.
+
+    A bias is added in float32, and the sum stays float32: the gradient of a bias is a sum over all cells of a map. Only
+    the convolutions of the head have a bias.
+    """
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (N, in, H, W) of any precision to (N, out, H', W')."""
@@ -67,36 +72,16 @@ class HalfConvolution(nn.Cell):
         return y
 
 
-class HalfLayer(nn.Cell):
-    """A layer that computes in the type of its input.
-
-    Args:
-        layer: Maps a tensor to a tensor.
-        half: Casts to half precision.
-    """
-
-    def __init__(self, layer: nn.Cell, half: nn.Cell) -> None:
-        super().__init__(auto_prefix=False)
-        self.layer = layer
-        self.half = half
+class HalfLayer(_WrappedLayer):
+    """A layer that computes in the type of its input."""
 
     def construct(self, x: Tensor) -> Tensor:
         """Map values of any precision to values in half precision."""
         return self.half(self.layer(self.half(x)))
 
 
-class Float32Layer(nn.Cell):
-    """A layer that computes in float32, with a result in half precision.
-
-    Args:
-        layer: Maps a tensor to a tensor.
-        half: Casts to half precision.
-    """
-
-    def __init__(self, layer: nn.Cell, half: nn.Cell) -> None:
-        super().__init__(auto_prefix=False)
-        self.layer = layer
-        self.half = half
+class Float32Layer(_WrappedLayer):
+    """A layer that computes in float32, with a result in half precision."""
 
     def construct(self, x: Tensor) -> Tensor:
         """Map values of any precision to values in half precision."""
@@ -117,8 +102,8 @@ class Precisions:
 
     def words(self, precision: str) -> str:
         """Return the layers as a line for the log."""
-        kept = f"; in float32: {_listed(self.single)}" if self.single else ""
-        return f"computing in {precision}: {_listed(self.half)}{kept}; statistics, loss and weights are float32"
+        single = f"; in float32: {_listed(self.single)}" if self.single else ""
+        return f"computing in {precision}: {_listed(self.half)}{single}; statistics, loss and weights are float32"
 
 
 def use_half_precision(network: nn.Cell, half: nn.Cell) -> Precisions:
