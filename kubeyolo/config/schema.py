@@ -129,7 +129,7 @@ class EvaluateConfig(Section):
 
 
 SMALLEST_WINDOW = 64
-"""Smallest side, in pixels, of a window in which a large image is looked at."""
+"""Smallest side in pixels of the windows of a large image."""
 
 
 class PredictConfig(Section):
@@ -148,8 +148,8 @@ class PredictConfig(Section):
     )
     slice: Literal[0] | Annotated[int, Field(ge=SMALLEST_WINDOW, le=MOST_PIXELS)] = Field(
         default=0,
-        description="Side in pixels of the overlapping windows in which images that are larger are looked at, in "
-        "addition to the whole image; 0 for no windows.",
+        description="Side in pixels of the overlapping windows of larger images: the network sees each window and the "
+        "whole image; 0 for no windows.",
     )
     slice_overlap: float = Field(
         default=0.2,

@@ -360,8 +360,8 @@ class TrainConfig(Section):
     )
     compile_cache: bool = Field(
         default=True,
-        description="Store the compiled graphs of a training by one process on a CPU in the cache folder, so that "
-        "the same training compiles once on a machine.",
+        description="Whether the compiled graphs of a training by one process on a CPU are stored in the cache folder, "
+        "so that the same training compiles once on a machine.",
     )
     log_interval: int = Field(default=20, ge=1, le=MOST, description="Steps between two log lines.")
     ckpt_interval: int = Field(
