@@ -30,6 +30,11 @@ def size_text(count: float) -> str:
     return f"{count:.{2 if count < 9.995 else 1 if count < 99.95 else 0}f} {unit}"
 
 
+def size_or_dash(count: float) -> str:
+    """Return a number of bytes as :func:`size_text` does; a dash if it is 0, which means unknown."""
+    return size_text(count) if count else DASH
+
+
 def duration(seconds: float | None) -> str:
     """Return a time: ``0.4 s``, ``48 s``, ``12 min 05 s``, ``3 h 20 min``; a dash if it is None or infinite."""
     if seconds is None or not math.isfinite(seconds):

@@ -14,7 +14,7 @@ from kubeyolo.bundle import Bundle
 from kubeyolo.cli.options import BundleArgument, JsonOption
 from kubeyolo.cli.tables import new_table, wide_console
 from kubeyolo.errors import InputError
-from kubeyolo.formats import counted, size_text
+from kubeyolo.formats import counted, size_or_dash
 from kubeyolo.storage.place import Place
 
 _SECONDS = 2.0
@@ -74,9 +74,9 @@ def benchmark(
     counts = _numbers("--threads", threads) if threads else [usable_processors()]
     cases = speed_cases(bundle, _runtimes(bundle, runtime), _numbers("--batch", batch), counts)
     with Progress("measuring", len(cases) * rounds) as progress:
-        found, notes = measure_speed(bundle, cases, seconds, rounds, progress.advance)
+        speeds, notes = measure_speed(bundle, cases, seconds, rounds, progress.advance)
     machine = f"{processor_name()}, {counted(usable_processors(), 'core')}"
-    document = {"machine": machine, "bundle": bundle.reference, "speeds": [asdict(each) for each in found]}
+    document = {"machine": machine, "bundle": bundle.reference, "speeds": [asdict(each) for each in speeds]}
     if report is not None:
         from kubeyolo.report.speed import speed_report
 
@@ -85,8 +85,8 @@ def benchmark(
     if target is not None:
         from kubeyolo.publishing import derive_bundle
 
-        kept = {"machine": machine, "speeds": document["speeds"]}
-        derived = derive_bundle(bundle, target, {}, metrics={**bundle.manifest.metrics, "benchmark": kept})
+        figures = {"machine": machine, "speeds": document["speeds"]}
+        derived = derive_bundle(bundle, target, {}, metrics={**bundle.manifest.metrics, "benchmark": figures})
         document["output"] = derived.reference
     if as_json:
         print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
@@ -95,7 +95,7 @@ def benchmark(
 
 
 def _runtimes(bundle: Bundle, text: str) -> list[str]:
-    """Return the runtimes to measure: those that are given, or all that the bundle and this machine have."""
+    """Return the given runtimes, or all for which the bundle has a file and this machine has the library."""
     from kubeyolo.evaluation.network_files import NETWORK_FILES
 
     if text:
@@ -132,7 +132,7 @@ def _print(document: dict[str, Any], notes: list[str]) -> None:
             str(each["threads"]),
             *(f"{latency[name]:.2f}" for name in ("p50", "p90", "p99")),
             f"{each['images_per_second']:.1f}",
-            size_text(each["memory"]) if each["memory"] else "–",
+            size_or_dash(each["memory"]),
         )
     wide_console().print(table)
     for line in notes:

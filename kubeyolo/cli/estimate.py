@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from kubeyolo.cli.options import ConfigOption, JsonOption, ModelOption, SetOption, sets_of
 from kubeyolo.cli.tables import new_table, wide_console
@@ -153,7 +154,7 @@ def _print(
         print(line)
 
 
-def _published_table(published: Sequence[PublishedRun]) -> Any:
+def _published_table(published: Sequence[PublishedRun]) -> Table:
     table = new_table("published", title="published trainings, and their estimates with the loaders of these programs")
     for column in ("devices", "size", "batch", "images/s", "estimate", "error"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -87,7 +87,7 @@ def predict(
         typer.Option(
             "--slice",
             metavar="PIXELS",
-            help="Look at larger images also in overlapping windows of this side, for small objects; "
+            help="Also run the network on overlapping windows of this side in larger images, for small objects; "
             "predict.slice_overlap sets the overlap.",
         ),
     ] = None,

@@ -141,18 +141,18 @@ def decoding_note(spec: BatchSpec) -> str:
         return ""
     drawn_from = round(cache.needed * min((spec.window or cache.images) / cache.images, 1))
     decoded = 1 + partners * max(1 - cache.capacity / drawn_from, 0)
-    held = (
+    sizes = (
         f"the training images take {about_size(cache.needed)} when decoded, and the cache {about_size(cache.capacity)}"
     )
     if decoded == 1:
-        return f"{held}: partners come from the last {spec.window} images, so each sample decodes one image"
+        return f"{sizes}: partners come from the last {spec.window} images, so each sample decodes one image"
     fitting = int(WINDOW_SHARE * cache.capacity * cache.images / cache.needed)
     if spec.window or fitting < LEAST_WINDOW_BATCHES * spec.sampler.per_batch_size:
         limit = int(drawn_from / (WINDOW_SHARE if spec.window else 1) / MEGABYTE) + 2
         remedy = f"with data.cache and --set data.cache_limit_mb={limit} it is one, for the same batches"
     else:
         remedy = f"with --set augment.partner_window={fitting}, a different training, it is one"
-    return f"{held}: each sample decodes about {decoded:.1f} images; {remedy}"
+    return f"{sizes}: each sample decodes about {decoded:.1f} images; {remedy}"
 
 
 def derive_label_capacity(augmenter: Augmenter, sampler: Sampler, mosaic_epochs: int | None) -> int:

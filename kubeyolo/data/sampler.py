@@ -48,13 +48,13 @@ class SizeSchedule:
 
     def between(self, first: int, end: int) -> set[int]:
         """Return the sizes that the steps from ``first`` to ``end``, which is excluded, have."""
-        found: set[int] = set()
+        sizes: set[int] = set()
         start = first - first % self.rate if first < end else end
         for step in range(start, end, self.rate):
-            found.add(self.at(step))
-            if len(found) == len(self.sizes):
+            sizes.add(self.at(step))
+            if len(sizes) == len(self.sizes):
                 break
-        return found
+        return sizes
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import product
@@ -50,7 +50,7 @@ class SpeedCase:
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured.
+    """The measured speed and memory of a network.
 
     Attributes:
         runtime: Runtime of the network.
@@ -118,9 +118,9 @@ def measure_speed(
         InputError: A network cannot be loaded.
         WorkError: A process ended unexpectedly.
     """
-    found: dict[SpeedCase, Speed] = {}
+    speeds: dict[SpeedCase, Speed] = {}
     notes: list[str] = []
-    for _, group in _groups(cases):
+    for group in _groups(cases):
         with ExitStack() as stack:
             workers = {case: _Worker(bundle, case, stack) for case in group}
             for case, worker in workers.items():
@@ -131,19 +131,20 @@ def measure_speed(
                     )
             measured = {case: worker for case, worker in workers.items() if worker.batch == case.batch}
             for _ in range(rounds):
-                for worker in workers.values():
-                    if worker in measured.values():
+                for case, worker in workers.items():
+                    if case in measured:
                         worker.run(seconds)
                     advance()
-            found |= {case: worker.speed() for case, worker in measured.items()}
-    return [found[case] for case in cases if case in found], list(dict.fromkeys(notes))
+            speeds |= {case: worker.speed() for case, worker in measured.items()}
+    return [speeds[case] for case in cases if case in speeds], list(dict.fromkeys(notes))
 
 
-def _groups(cases: Sequence[SpeedCase]) -> Iterator[tuple[tuple[int, int], list[SpeedCase]]]:
+def _groups(cases: Sequence[SpeedCase]) -> list[list[SpeedCase]]:
+    """Return the cases that take turns: those with the same batch size and threads."""
     groups: dict[tuple[int, int], list[SpeedCase]] = {}
     for case in cases:
         groups.setdefault((case.batch, case.threads), []).append(case)
-    yield from groups.items()
+    return list(groups.values())
 
 
 @dataclass

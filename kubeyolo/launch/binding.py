@@ -35,12 +35,12 @@ def binding_options(work: Work, processes: int) -> list[str]:
         return []
     if not _msrun_binds():
         raise InputError(
-            f"train.bind_core = True: msrun of the installed MindSpore has no option {OPTION}; install a version from "
+            f"train.bind_core = true: msrun of the installed MindSpore has no option {OPTION}; install a version from "
             "2.7.0 on, or set train.bind_core=false"
         )
     if shutil.which("taskset") is None:
         raise InputError(
-            "train.bind_core = True: the program taskset, with which msrun binds processes, is not installed; install "
+            "train.bind_core = true: the program taskset, with which msrun binds processes, is not installed; install "
             "the package util-linux, or set train.bind_core=false"
         )
     if work.device_target != "CPU":
@@ -48,7 +48,7 @@ def binding_options(work: Work, processes: int) -> list[str]:
     available = sorted(os.sched_getaffinity(0))
     if len(available) < processes:
         raise InputError(
-            f"train.bind_core = True: {processes} processes on this machine may use only "
+            f"train.bind_core = true: {processes} processes on this machine may use only "
             f"{counted(len(available), 'processor')}; train fewer processes, or set train.bind_core=false"
         )
     shares = {f"device{number}": ranges(share) for number, share in enumerate(equal_shares(available, processes))}
@@ -64,8 +64,8 @@ def equal_shares(processors: Sequence[int], count: int) -> list[list[int]]:
 def ranges(processors: Sequence[int]) -> list[str]:
     """Return ascending numbers as ranges of adjacent numbers: ``["0-3", "8-8"]``."""
     runs = groupby(enumerate(processors), lambda pair: pair[1] - pair[0])
-    found = [[number for _, number in run] for _, run in runs]
-    return [f"{run[0]}-{run[-1]}" for run in found]
+    numbers = [[number for _, number in run] for _, run in runs]
+    return [f"{run[0]}-{run[-1]}" for run in numbers]
 
 
 def _msrun_binds() -> bool:

@@ -222,8 +222,8 @@ def _last_lines(folder: Path, logs: RankLogs) -> list[str]:
 
     If msrun ended before it started a process, the last lines of msrun are returned.
     """
-    found = (int(path.stem.removeprefix("worker_")) for path in (folder / "logs").glob("worker_*.log"))
-    ended = [rank for rank in sorted(found) if not (folder / f"rank-{rank}.json").exists()]
+    ranks = (int(path.stem.removeprefix("worker_")) for path in (folder / "logs").glob("worker_*.log"))
+    ended = [rank for rank in sorted(ranks) if not (folder / f"rank-{rank}.json").exists()]
     return tails(folder / "logs", ended) or list(logs.last) or last_lines(folder / "msrun.log")
 
 

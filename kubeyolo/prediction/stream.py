@@ -90,7 +90,7 @@ def predict_images(
         targets: Path of the picture for each source; used only with a painter.
         class_scores: Lowest score of a box of each class (classes,), instead of the limit on the score that all classes
             share; None to use that limit.
-        slicing: Windows in which large images are looked at, in addition to the whole image; None for no windows.
+        slicing: Windows of large images, which the network sees in addition to the whole image; None for no windows.
 
     Raises:
         WorkError: An object store does not answer.
@@ -160,7 +160,7 @@ class _Detector:
         predictor: The model.
         thresholds: Limits on the boxes.
         class_scores: Lowest score of a box of each class (classes,), or None.
-        slicing: Windows in which large images are looked at, or None.
+        slicing: Windows of large images, or None.
         pool: Threads that prepare windows.
         ahead: Windows that are prepared ahead of the network.
     """
@@ -188,12 +188,12 @@ class _Detector:
             if isinstance(read, Failure):
                 yield read, None
                 continue
-            found = self._merged(read, parts) if parts else next(rows)
+            boxes = self._merged(read, parts) if parts else next(rows)
             geometry = read.prepared.geometry
-            yield Prediction(read.source, geometry.image_width, geometry.image_height, found, read.notes), read.pixels
+            yield Prediction(read.source, geometry.image_width, geometry.image_height, boxes, read.notes), read.pixels
 
     def _windows(self, read: _Read | Failure) -> list[Window]:
-        """Return the windows of an image; none if it is looked at as a whole only."""
+        """Return the windows of an image; none if the network sees it as a whole only."""
         if self._slicing is None or isinstance(read, Failure):
             return []
         geometry = read.prepared.geometry
@@ -212,8 +212,8 @@ class _Detector:
         rows: list[Float32Array] = []
         while batch := list(islice(parts, predictor.batch_size)):
             rows += self._boxes(batch)
-        found = [(window, window.moved(each)) for window, each in zip(windows, rows, strict=True)]
-        return merge(found, pixels.shape[1], pixels.shape[0], self._thresholds.iou, self._thresholds.max_det)
+        moved = [(window, window.moved(each)) for window, each in zip(windows, rows, strict=True)]
+        return merge(moved, pixels.shape[1], pixels.shape[0], self._thresholds.iou, self._thresholds.max_det)
 
     def _boxes(self, prepared: Sequence[Prepared]) -> list[Float32Array]:
         """Return the boxes of each image; with a score for each class, boxes of lower scores are left out."""

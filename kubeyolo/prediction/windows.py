@@ -1,7 +1,7 @@
 """Large images in overlapping windows: where the windows are, and how their boxes become the boxes of the image.
 
-Small objects keep their size in pixels, where an image that is resized as a whole would lose them. The whole image is
-looked at as well, for objects that are larger than a window (sliced inference, https://arxiv.org/abs/2202.06934).
+Small objects keep their size in pixels, where an image that is resized as a whole would lose them. The network sees
+the whole image as well, for objects that are larger than a window (sliced inference, https://arxiv.org/abs/2202.06934).
 """
 
 from __future__ import annotations
@@ -91,22 +91,23 @@ class Slicing:
 
 
 def merge(
-    found: Sequence[tuple[Window, Float32Array]], width: int, height: int, iou: float, max_det: int
+    parts: Sequence[tuple[Window, Float32Array]], width: int, height: int, iou: float, max_det: int
 ) -> Float32Array:
     """Return the boxes of an image from those of its windows: rows (k, 6), best first.
 
     Boxes that lie inside their windows are merged by class-wise non-maximum suppression. A box that its window has cut
-    off is dropped if a merged box of its class covers more than half of it; the other ones are merged in the same way.
+    off is dropped if a merged box of its class covers more than half of it; the other cut boxes are merged in the same
+    way.
 
     Args:
-        found: Each window with its rows x1, y1, x2, y2, score, class (k, 6), in pixels of the image.
+        parts: Each window with its rows x1, y1, x2, y2, score, class (k, 6), in pixels of the image.
         width: Width of the image in pixels.
         height: Height of the image in pixels.
         iou: IoU above which the box with the lower score is dropped.
         max_det: Largest number of boxes.
     """
-    rows = np.concatenate([each for _, each in found])
-    is_cut = np.concatenate([window.cuts(each, width, height) for window, each in found])
+    rows = np.concatenate([each for _, each in parts])
+    is_cut = np.concatenate([window.cuts(each, width, height) for window, each in parts])
     whole = _merged(rows[~is_cut], iou, max_det)
     cut = rows[is_cut]
     cut = _merged(cut[~_covered(cut, whole)], iou, max_det)

@@ -10,7 +10,7 @@ from kubeyolo.bundle import AIR
 from kubeyolo.evaluation.intervals import LEVEL_TEXT, Interval
 from kubeyolo.evaluation.limits import number_warnings
 from kubeyolo.evaluation.results import COCO_NUMBERS
-from kubeyolo.formats import DASH, size_text
+from kubeyolo.formats import DASH, size_or_dash, size_text
 from kubeyolo.report.formats import number3, setting
 from kubeyolo.report.origin import origin_facts, start_facts
 from kubeyolo.report.page import fact_rows, render
@@ -127,7 +127,7 @@ def _speed_table(benchmark: Mapping[str, Any]) -> str:
             f"{each['latency_ms']['p50']:.2f}",
             f"{each['latency_ms']['p99']:.2f}",
             f"{each['images_per_second']:.1f}",
-            size_text(each["memory"]) if each["memory"] else DASH,
+            size_or_dash(each["memory"]),
         ]
         for each in benchmark["speeds"]
     ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kubeyolo.formats import counted, size_text
+from kubeyolo.formats import counted, size_or_dash
 from kubeyolo.report.charts import Chart, bar_chart
 from kubeyolo.report.page import fact_rows, render
 
 LARGEST_BAR_CHART = 12
+"""Number of rows of a chart; further combinations of batch size and threads are in the table only."""
 
 
 def speed_report(model: str, document: Mapping[str, Any]) -> str:
@@ -31,7 +32,7 @@ def speed_report(model: str, document: Mapping[str, Any]) -> str:
         lead=lead,
         charts=_charts(speeds),
         speeds=speeds,
-        memory=[size_text(each["memory"]) if each["memory"] else "–" for each in speeds],
+        memory=[size_or_dash(each["memory"]) for each in speeds],
         facts=fact_rows({"bundle": document["bundle"], "machine": document["machine"]}),
     )
 
@@ -40,13 +41,13 @@ def _charts(speeds: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """Draw a bar of each runtime for each batch size and number of threads."""
     if not speeds:
         return []
-    found = {(each["runtime"], each["batch"], each["threads"]): each for each in speeds}
+    by_case = {(each["runtime"], each["batch"], each["threads"]): each for each in speeds}
     runtimes = list(dict.fromkeys(each["runtime"] for each in speeds))
     rows = list(dict.fromkeys((each["batch"], each["threads"]) for each in speeds))[:LARGEST_BAR_CHART]
     names = [f"{batch} × {threads}" for batch, threads in rows]
 
     def groups(value: Callable[[Mapping[str, Any]], float]) -> list[tuple[str, list[float]]]:
-        cells = {name: [found.get((name, *row)) for row in rows] for name in runtimes}
+        cells = {name: [by_case.get((name, *row)) for row in rows] for name in runtimes}
         return [(name, [value(cell) if cell else 0.0 for cell in of]) for name, of in cells.items()]
 
     return [

@@ -72,8 +72,8 @@ class Compilations:
 
     def seconds_for(self, sizes: Collection[int]) -> float:
         """Return the estimated seconds to compile those of the sizes that are not compiled; 0 before the first."""
-        known = self._of_sizes.values()
-        return sum(known) / max(len(known), 1) * len([size for size in sizes if not self.has(size)])
+        measured = self._of_sizes.values()
+        return sum(measured) / max(len(measured), 1) * len([size for size in sizes if not self.has(size)])
 
     def announcement(self, size: int, sizes: Collection[int]) -> str:
         """Return a line about the compilation that the next step begins with.
@@ -83,9 +83,9 @@ class Compilations:
             sizes: Sides of the images of this and all later steps.
         """
         later = [each for each in sizes if each != size and not self.has(each)]
-        known = len(self._of_sizes)
-        text = f"compiling the graph for images of {size} px, size {known + 1} of {known + 1 + len(later)}"
-        if known:
+        compiled = len(self._of_sizes)
+        text = f"compiling the graph for images of {size} px, size {compiled + 1} of {compiled + 1 + len(later)}"
+        if compiled:
             text += f": about {about_duration(self.seconds_for([size]))}"
             text += f", and {about_duration(self.seconds_for(later))} for the other sizes later" if later else ""
         return text

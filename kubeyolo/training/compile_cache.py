@@ -93,11 +93,11 @@ _process = _ProcessFolder()
 
 
 class GraphStore:
-    """Stored graphs.
+    """The stored graphs of a training, among those of all trainings on this machine.
 
     Args:
         folder: Folder of all graphs of this machine.
-        facts: What all graphs of a training depend on, as JSON values: settings, code, versions.
+        dependencies: What all graphs of a training depend on, as JSON values: settings, code, versions.
         show: Shows a line if the store cannot be used.
         limit: Largest size of the folder in bytes.
 
@@ -106,12 +106,17 @@ class GraphStore:
         compiled: Number of graphs that were compiled.
     """
 
-    def __init__(self, folder: Path, facts: Mapping[str, Any], show: Show, limit: int = LIMIT) -> None:
+    def __init__(self, folder: Path, dependencies: Mapping[str, Any], show: Show, limit: int = LIMIT) -> None:
         self.loaded = self.compiled = 0
         self._folder, self._show, self._limit = folder, show, limit
         program = os.path.realpath(sys.argv[0])
         self._sources = folder / f"{_digest(program)}.hash"
-        self._facts = {**facts, "program": program, "python": sys.version, "machine": platform.machine()}
+        self._dependencies = {
+            **dependencies,
+            "program": program,
+            "python": sys.version,
+            "machine": platform.machine(),
+        }
 
     def compile(self, name: str, cell: nn.Cell, arguments: Sequence[Tensor]) -> None:
         """Compile a cell, or load its graph.
@@ -153,13 +158,13 @@ class GraphStore:
 
     def _name(self, name: str, cell: nn.Cell, arguments: Sequence[Tensor]) -> str:
         """Return the name of a stored graph."""
-        facts = {
-            **self._facts,
+        dependencies = {
+            **self._dependencies,
             "graph": name,
             "arguments": [_described(argument) for argument in arguments],
             "parameters": {each.name: (*_described(each), each.requires_grad) for each in cell.get_parameters()},
         }
-        return _digest(json.dumps(facts, sort_keys=True))
+        return _digest(json.dumps(dependencies, sort_keys=True))
 
     def _take(self, entry: Path, file: Path) -> int | None:
         """Copy a stored graph to the file that MindSpore reads; return the time of the copy, None without a graph."""
@@ -205,8 +210,13 @@ def graph_store(spec: TrainingSpec, identity: Mapping[str, Any], show: Show) -> 
     if OWN_CACHE in os.environ or not os.path.isfile(sys.argv[0]):
         return None
     code = spec.code_digest or weights_source()
-    facts = {**graph_settings(identity), "recompute": train.recompute, "code": code, "versions": weights_versions()}
-    return GraphStore(cache_folder("graphs"), facts, show)
+    dependencies = {
+        **graph_settings(identity),
+        "recompute": train.recompute,
+        "code": code,
+        "versions": weights_versions(),
+    }
+    return GraphStore(cache_folder("graphs"), dependencies, show)
 
 
 def graph_settings(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +249,7 @@ class StoredGraph:
         return self._cell.compile_cache
 
     def __call__(self, *arguments: Tensor) -> Any:
-        """Call the cell."""
+        """Call the cell, whose graph for these shapes is first compiled or loaded."""
         shapes = str([_described(argument) for argument in arguments])
         if shapes not in self._compiled:
             self._store.compile(self._name, self._cell, arguments)
@@ -270,10 +280,10 @@ def _described(value: Tensor) -> tuple[list[int], str]:
 def remove_oldest(folder: Path, limit: int) -> None:
     """Remove the graphs that were not used for the longest time, until the folder is not larger than the limit."""
     entries = sorted(_entries(folder), reverse=True)
-    kept = 0
+    total = 0
     for _, size, path in entries:
-        kept += size
-        if kept > limit:
+        total += size
+        if total > limit:
             shutil.rmtree(path, ignore_errors=True)
 
 

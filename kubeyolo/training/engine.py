@@ -57,8 +57,8 @@ class WeightAverage(nn.Cell):
         # A cell that contains this cell puts its own name before the names of the parameters.
         self._shapes = {parameter.name: parameter.shape for parameter in parameters}
         self.values = ParameterTuple(parameters)
-        flat = np.concatenate([parameter.asnumpy().reshape(-1) for parameter in parameters])
-        self.average = Parameter(Tensor(flat), name="ema", requires_grad=False)
+        vector = np.concatenate([parameter.asnumpy().reshape(-1) for parameter in parameters])
+        self.average = Parameter(Tensor(vector), name="ema", requires_grad=False)
         self.subtract = ops.AssignSub()
         self.concat = ops.Concat(0)
         self.map = ops.HyperMap()
@@ -98,7 +98,7 @@ class Engine:
         reduce: Cell that sums gradients over processes, or None.
         average: Whether to keep an exponential moving average.
         accumulation: How many batches an update of the weights is computed from; None for one batch.
-        store: Stored graphs, or None.
+        store: Keeps compiled graphs on disk; None to compile in every process.
 
     Attributes:
         compilations: What MindSpore has compiled in this process.

@@ -40,15 +40,16 @@ LOSS_SCALE = "train.loss_scale"
 """An identity has this key only if the divisor differs from the model's own divisor."""
 
 PARTNER_WINDOW = "augment.partner_window"
-"""Identities of versions that drew partners from all images lack this key; ``auto`` continues such a training so."""
+"""Identities of versions that drew partners from all images lack this key; ``auto`` continues to do so for them."""
+
 MULTI_SCALE = ("train.multi_scale", "train.sizes", "train.resize_rate")
 """An identity has these keys only if the size of the images changes; the sizes are then those of the training."""
 
 PRECISION, GRAD_SCALER, SCALER_VALUE = "train.precision", "train.grad_scaler", "train.grad_scaler_value"
-"""Settings whose value ``auto`` an identity does not have; it has the third only if the loss is scaled."""
+"""An identity has the values that ``auto`` stands for, and the third key only if the loss is scaled."""
 
 _ABSENT = {PRECISION: "float32", GRAD_SCALER: "none"}
-"""What earlier versions did, where it is not the default of the schema."""
+"""Values of trainings of earlier versions, whose identities lack these keys; other keys had the schema's defaults."""
 
 SYNC_BN = "train.sync_bn"
 """An identity has this key only if the training has several processes."""
@@ -136,14 +137,14 @@ def continued_identity(saved: Identity, now: Identity, step: int) -> dict[str, A
 
     A training without a window of partners does not get one.
     """
-    kept = {key: value for key, value in now.items() if key != PARTNER_WINDOW or key in saved}
+    values = {key: value for key, value in now.items() if key != PARTNER_WINDOW or key in saved}
     entries = {key: list(saved.get(key, ())) for key in (EXTENDED, REDISTRIBUTED)}
     if is_longer(saved, now):
         entries[EXTENDED].append({"step": step, **{key: saved[key] for key in changed_keys(saved, now)}})
     if is_redistributed(saved, now):
         former = {key: saved[key] for key in (PROCESSES, PER_BATCH_SIZE)}
         entries[REDISTRIBUTED].append({"step": step, **former})
-    return {**kept, **{key: value for key, value in entries.items() if value}}
+    return {**values, **{key: value for key, value in entries.items() if value}}
 
 
 def distribution_words(identity: Identity) -> str:

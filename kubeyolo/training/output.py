@@ -190,12 +190,12 @@ def state_to_continue(
 
 
 def _continue_as(state: TrainingState, identity: dict[str, Any], show: Show) -> None:
-    """Set the identity of a checkpoint to that of the training from now on; report and record what may change."""
+    """Set the identity of a checkpoint to that of the training from now on; report new processes and a new length."""
     saved, state.identity = state.identity, continued_identity(state.identity, identity, state.step)
     if is_redistributed(saved, identity):
         show(
             f"continuing at step {state.step} with {distribution_words(identity)}, before with "
-            f"{distribution_words(saved)}: the order of the images stays, that of additions does not"
+            f"{distribution_words(saved)}: the order of the images stays the same, the order of additions changes"
         )
     if not is_longer(saved, identity):
         return

@@ -35,7 +35,7 @@ _STORED = ("scale", "good", "skipped", "stuck", "overflows")
 
 
 class Scaler(nn.Cell):
-    """The scale of the loss, and what became of the updates so far; all values are float32 scalars on the device.
+    """The scale of the loss, and counts of the updates so far; all values are float32 scalars on the device.
 
     A dynamic scale is halved after an overflow, and doubled after :data:`INTERVAL` updates without an overflow.
 
@@ -176,7 +176,7 @@ class AdamScalars(nn.Cell):
 
 
 class LossScaling:
-    """What a scaled loss adds to a training.
+    """The cells with which a training scales its loss, and what a checkpoint keeps of them.
 
     Args:
         network: The trained network.

@@ -158,7 +158,7 @@ class AddGradients(nn.Cell):
         reduce: Callable[..., tuple[Tensor, ...]] | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
-        # As in TrainStep.
+        # For graphs that are loaded from disk, as in TrainStep.
         self.forward = forward
         self.gradients = ops.value_and_grad(forward, None, groups.all, has_aux=True)
         self.reduce = reduce
