@@ -1,4 +1,4 @@
-"""The log lines of the processes of a machine: rank 0's are shown, and all of them are merged by time into one file.
+"""The log lines of the processes of a machine: those of its first rank are shown, and all are merged into one file.
 
 msrun writes a file for each process. Of the other ranks only warnings and errors are shown, and only a few, because
 most of them are the same in all ranks; the merged file, ``logs/ranks.log`` in the output of a training, has every line.
@@ -19,8 +19,10 @@ from kubeyolo.output_streams import Show
 from kubeyolo.storage.place import Place
 
 FOLDER = "logs"
+"""Folder of the merged file in the output of a training."""
 
 LAST_LINES = 8
+"""Lines of a failed rank that an error has."""
 
 MOST_SHOWN = 5
 """Warnings and errors of a rank that are shown."""
@@ -41,7 +43,7 @@ class RankLogs:
 
     Args:
         folder: The folder in which msrun writes ``worker_<rank>.log``.
-        ranks: Ranks of this machine; the first is shown whole.
+        ranks: Ranks of this machine; all lines of the first are shown.
         show: Shows a line.
         stored: Receives every line of every rank; None if the lines are not stored.
     """

@@ -96,7 +96,7 @@ def coco_results(path: Path, sources: Sequence[Source], category_ids: Sequence[i
         category_ids: The category id of each class; empty for 1, 2, 3, …, as in a bundle of imported weights.
 
     Raises:
-        InputError: Two images have one id, the file is an image to read, or its folder cannot be written.
+        InputError: Two images have the same id, the file is an image to read, or its folder cannot be written.
     """
     owners: dict[int | str, str] = {}
     for source in sources:

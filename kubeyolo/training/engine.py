@@ -16,6 +16,7 @@ from kubeyolo.training.accumulation import Accumulation
 from kubeyolo.training.checkpoints import Arrays, TrainingState
 from kubeyolo.training.compilations import Compilations
 from kubeyolo.training.compile_cache import GraphStore, stored
+from kubeyolo.training.loss_scaling import LossScaling
 from kubeyolo.training.optimizers import (
     ParameterGroups,
     build_optimizer,
@@ -24,7 +25,6 @@ from kubeyolo.training.optimizers import (
     scalar_tensors,
 )
 from kubeyolo.training.scaled_step import ScaledAddGradients, ScaledTrainStep, ScaledUpdate
-from kubeyolo.training.scaling import LossScaling
 from kubeyolo.training.schedules import Schedule, ema_decay
 from kubeyolo.training.step import (
     AddGradients,

@@ -12,8 +12,8 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from kubeyolo.training.finite import SCALED_COLUMNS
+from kubeyolo.training.loss_scaling import LossScaling, Scaler
 from kubeyolo.training.optimizers import GradientClip, Optimizer, ParameterGroups
-from kubeyolo.training.scaling import LossScaling, Scaler
 from kubeyolo.training.step import AddGradients, TrainStep, Update
 
 _half_square = ops.L2Loss()

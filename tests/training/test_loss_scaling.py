@@ -184,7 +184,7 @@ def test_half_precision_learns_as_float32_does(tmp_path: Path) -> None:
 def test_a_dynamic_scale_grows_after_updates_without_overflow_and_has_bounds() -> None:
     from mindspore import Tensor
 
-    from kubeyolo.training.scaling import HIGHEST, INTERVAL, Scaler
+    from kubeyolo.training.loss_scaling import HIGHEST, INTERVAL, Scaler
 
     scaler = Scaler(HIGHEST / 2, is_dynamic=True)
     finite, overflow = Tensor(True), Tensor(False)
@@ -209,8 +209,8 @@ def test_a_dynamic_scale_grows_after_updates_without_overflow_and_has_bounds() -
 def test_the_device_corrects_by_the_updates_that_were_not_skipped() -> None:
     from mindspore import Tensor
 
+    from kubeyolo.training.loss_scaling import AdamScalars, AverageShare, Scaler
     from kubeyolo.training.optimizers import AdamW, ParameterGroups
-    from kubeyolo.training.scaling import AdamScalars, AverageShare, Scaler
 
     config = TrainConfig(optimizer="adamw", weight_decay=0.02, momentum=0.9)
     scaler, optimizer = Scaler(1024, is_dynamic=True), AdamW(ParameterGroups((), (), ()), config)
