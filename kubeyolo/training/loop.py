@@ -33,13 +33,13 @@ from kubeyolo.training.loop_parts import (
     Journal,
     LogLines,
     LoopSettings,
-    LossRecord,
     Moment,
     Output,
     Part,
     Speed,
     Synchronize,
 )
+from kubeyolo.training.loss_record import LossRecord
 from kubeyolo.training.outlook import Outlook
 from kubeyolo.training.pace import Gather, SlowRanks
 from kubeyolo.training.profile import (

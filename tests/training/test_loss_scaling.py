@@ -19,7 +19,8 @@ from kubeyolo.training.checkpoints import newest_checkpoint
 from kubeyolo.training.finite import MOST_SKIPPED, Guard, NotFiniteError
 from kubeyolo.training.history import HistoryRow
 from kubeyolo.training.loop import Hooks, TrainingLoop
-from kubeyolo.training.loop_parts import LoopSettings, LossRecord, Output
+from kubeyolo.training.loop_parts import LoopSettings, Output
+from kubeyolo.training.loss_record import LossRecord
 from kubeyolo.training.schedules import Rates, build_schedule, ema_decay
 from kubeyolo.training.start import Start
 from tests.training.mean_loss import mean_loss
