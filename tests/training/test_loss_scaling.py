@@ -282,7 +282,7 @@ def test_the_training_copy_alone_computes_in_half_precision() -> None:
 
     spec = spec_for("d", Path("o"), precision="float16")
     lines: list[str] = []
-    engine = _build_engine(spec, trained_facts(spec.config), ("a", "b"), 5, Start(), lines.append)
+    engine = _build_engine(spec, trained_facts(spec.config), ("a", "b"), 5, Start(), {}, lines.append)
     assert lines == [
         "computing in float16: 57 BatchNorm2d, 11 Bottleneck, 60 Conv2d, 1 MaxPool2d, 57 SiLU, 1 Upsample; statistics, "
         "loss and weights are float32"
