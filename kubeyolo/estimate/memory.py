@@ -16,6 +16,9 @@ layouts of oneDNN, copies for a checkpoint); per pixel, times the root of its mu
 SIZE_BYTES = 80e6
 """Bytes of memory of the compiled graph of each further size in a multi-scale training, measured with yolov5n-r7."""
 
+HALF_SHARE = 0.5
+"""Share of the bytes of activations in half precision, whose values have 2 bytes; not measured."""
+
 RECOMPUTED_SHARE = 0.7
 """Share of the bytes of activations with ``train.recompute``: measured with 12 residual blocks of 32 channels, batch 4,
 192 pixels, where the process took 3.86 GB without it, 2.77 GB with it, and 0.39 GB before the first step."""
@@ -57,6 +60,7 @@ def detector_peak(facts: ModelFacts, config: Config, classes: int) -> int:
     sizes = training_sizes(facts, train)
     pixels = train.per_batch_size * sizes[-1] ** 2
     activations = _activations(facts) * (RECOMPUTED_SHARE if train.recompute else 1)
+    activations *= 1 if train.compute_type == "float32" else HALF_SHARE
     graphs = PROCESS_BYTES + SIZE_BYTES * (len(sizes) - 1)
     return round(graphs + PARAMETER_BYTES * facts.parameters + (activations + head) * pixels)
 

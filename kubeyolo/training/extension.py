@@ -89,6 +89,8 @@ def changed_keys(saved: Identity, now: Identity) -> list[str]:
     keys = (saved.keys() | now.keys()) - {EXTENDED, REDISTRIBUTED}
     if is_redistributed(saved, now):
         keys -= {PROCESSES, PER_BATCH_SIZE}
+        if 1 in (saved[PROCESSES], now[PROCESSES]):
+            keys -= {SYNC_BN}  # One process has the statistics of all images in any case.
     if (KEEP in saved) != (KEEP in now) and saved.get("task") == now.get("task"):
         keys -= {*VALIDATED}
     return sorted(key for key in keys if value_of(saved, key) != value_of(now, key))

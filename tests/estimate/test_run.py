@@ -119,6 +119,15 @@ def test_activations_that_are_computed_again_need_less_memory_and_more_time() ->
     assert kept.seconds["train"] < again.seconds["train"] < 1.35 * kept.seconds["train"]
 
 
+def test_activations_in_half_precision_need_less_memory() -> None:
+    single, half = (
+        estimate(f"train.precision={name}", "train.image_size=640", model="yolov5l-r7")
+        for name in ("float32", "float16")
+    )
+    # The weights, their moments and the process itself stay as large as they are.
+    assert 0.5 * single.memory < half.memory < 0.7 * single.memory
+
+
 def test_more_classes_need_more_memory() -> None:
     assert estimate(classes=80).memory > estimate(classes=3).memory
 

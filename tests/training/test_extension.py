@@ -62,6 +62,10 @@ def test_other_processes_with_the_same_images_in_a_step_are_no_change() -> None:
     assert changed_keys(one, two) == [] and is_redistributed(one, two)
     assert changed_keys(one, four) == ["train.per_batch_size", "train.processes"]
     assert not is_redistributed(one, four) and not is_redistributed(one, one)
+    # One process has the statistics of all images; between several processes the setting decides.
+    shared = {**two, "train.sync_bn": True}
+    assert changed_keys(one, shared) == changed_keys(shared, one) == []
+    assert changed_keys(two, shared) == ["train.sync_bn"]
     # Only the number of images stays; another setting is still a change, and a length may grow at the same time.
     assert changed_keys(one, {**two, "train.lr": 0.2}) == ["train.lr"]
     assert is_longer(one, {**two, "train.max_epoch": 20})
