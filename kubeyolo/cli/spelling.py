@@ -39,7 +39,7 @@ def complete_options(command: str, arguments: Sequence[str]) -> list[str]:
 
 
 def _completed(implied: Mapping[str, str], flags: Sequence[str], arguments: Sequence[str]) -> Iterator[str]:
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         option, equals, _ = argument.partition("=")
         name = option.removeprefix("--").replace("_", "-") if option.startswith("--") else ""
         if name in implied:
