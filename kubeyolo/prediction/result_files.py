@@ -100,6 +100,8 @@ def coco_results(path: Path, sources: Sequence[Source], category_ids: Sequence[i
     """
     owners: dict[int | str, str] = {}
     for source in sources:
+        if source.fault:  # nothing is written for it
+            continue
         other = owners.setdefault(image_id(source), source.name)
         if other != source.name:
             raise InputError(
@@ -132,7 +134,7 @@ def yolo_labels(folder: Path, sources: Sequence[Source], classes: Sequence[str])
             f"--txt {folder}: the folder has files that this command has not written; give an empty folder, so that no "
             "annotation is replaced"
         )
-    paths = free_paths(sources, folder, label_name)
+    paths = free_paths(sources, folder, label_name, (CLASSES,))
     writable_folder("--txt", folder)
     (folder / MARK).touch()
     with appearing(folder / CLASSES, durable=False) as part:

@@ -52,7 +52,9 @@ def plan_targets(sources: Sequence[Source], folder: Path) -> list[Path]:
     return targets
 
 
-def free_paths(sources: Sequence[Source], folder: Path, name_of: Callable[[str], str]) -> list[Path]:
+def free_paths(
+    sources: Sequence[Source], folder: Path, name_of: Callable[[str], str], reserved: Sequence[str] = ()
+) -> list[Path]:
     """Return a different path below ``folder`` for each source.
 
     Images of one folder keep their path below it; images of several folders keep their path below the common folder.
@@ -61,11 +63,12 @@ def free_paths(sources: Sequence[Source], folder: Path, name_of: Callable[[str],
         sources: Images.
         folder: Folder of the paths.
         name_of: Returns the name of the file that is written for an image of a name.
+        reserved: Names of files in ``folder`` that no source gets.
     """
     folders = {source.folder: _parts(source) for source in sources if not source.fault}
     common = len(os.path.commonprefix(sorted(folders.values()))) if folders else 0
     paths: list[Path] = []
-    owners: dict[str, str] = {}
+    owners = {str(folder / name).casefold(): "" for name in reserved}
     for source in sources:
         if source.fault:  # nothing is written for it
             paths.append(folder / name_of(source.inner.name))
