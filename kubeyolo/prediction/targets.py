@@ -87,7 +87,9 @@ def writable_folder(option: str, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{option} {folder}: the folder cannot be created: {error.strerror}") from error
+        raise InputError(
+            f"{option} {folder}: the folder cannot be created: {error.strerror}; give a different folder"
+        ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{option} {folder}: the folder is not writable; give a different folder")
 

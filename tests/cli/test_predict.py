@@ -309,10 +309,15 @@ def test_files_of_results_never_replace_annotations_or_images(predict: Any) -> N
     save(Path("photos/a.png")), save(Path("more/a.png"))
     Path("labels").mkdir()
     Path("labels/a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    Path("link.json").symlink_to("/dev/null")
     for options, words in (
         (["--txt", "labels"], "--txt labels: the folder has files that this command has not written"),
         (["--coco", "photos/a.png"], "--coco photos/a.png: is an image to read"),
         (["more", "--coco", "a.json"], "photos/a.png and more/a.png have the image id 'a.png'"),
+        (["--coco", "photos"], "--coco photos: is a folder; give a file"),
+        (["--coco", "link.json"], "--coco link.json: is a link or a device, not a file"),
+        (["--coco", "made/classes.txt", "--txt", "made"], "another option writes this file"),
+        (["--coco", "drawn/a.png", "-o", "drawn"], "another option writes this file"),
         (["--slice", "20"], "predict.slice = 20 (from --set) is not allowed: expected 0 or"),
     ):
         done = predict("photos", *options)
