@@ -16,7 +16,8 @@ from typing import IO, Protocol
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.prediction.sources import Source
 from kubeyolo.prediction.stream import Prediction
-from kubeyolo.prediction.targets import free_paths, writable_folder
+from kubeyolo.prediction.targets import free_paths
+from kubeyolo.storage.file_errors import writable_folder
 from kubeyolo.storage.integrity import appearing
 
 MARK = ".kubeyolo-labels"

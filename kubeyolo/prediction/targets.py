@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from kubeyolo.errors import InputError
 from kubeyolo.prediction.sources import MARK, Source, is_drawn
+from kubeyolo.storage.file_errors import writable_folder
 from kubeyolo.storage.integrity import appearing
 
 JPEG_SIDE = 65500
@@ -76,22 +77,6 @@ def free_paths(
         inner = PurePosixPath(*_parts(source)[common:], *source.inner.parts)
         paths.append(_free(folder / inner.with_name(name_of(inner.name)), source.name, owners))
     return paths
-
-
-def writable_folder(option: str, folder: Path) -> None:
-    """Make a folder that an option names, with its parents.
-
-    Raises:
-        InputError: The folder cannot be made or written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{option} {folder}: the folder cannot be created: {error.strerror}; give a different folder"
-        ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{option} {folder}: the folder is not writable; give a different folder")
 
 
 def target_name(name: str) -> str:
