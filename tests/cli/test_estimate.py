@@ -72,6 +72,19 @@ def test_images_of_folders_and_of_stored_data_sets_are_counted(
         (("--data", "9" * 400), "expected at most 1,000,000,000 training images"),
         (("--data", "9" * 5000), "the name is longer than the file system allows"),
         (("--data", "nowhere"), "nowhere"),
+        (
+            (
+                "--model",
+                "yolov4-tiny",
+                "--data",
+                "9",
+                "--set",
+                "train.multi_scale=true",
+                "--set",
+                "train.image_size=8192",
+            ),
+            "such as --set train.sizes=8160,8192, or",
+        ),
         (("--data", "9", "--model", "yolov4-p7", "--set", "train.image_size=160"), "needs a multiple of 128"),
     ],
 )
