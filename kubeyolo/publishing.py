@@ -117,8 +117,7 @@ def derive_bundle(
         InputError: The folder is that of ``bundle``, or a value does not fit the manifest.
         VersionTaken: A different bundle is published there, and ``replace`` is off.
     """
-    if place.store.uri == bundle.uri:
-        raise InputError(f"{bundle.uri}: a bundle cannot be derived into its own folder; choose a different folder")
+    check_apart(bundle, place)
     parent = bundle.manifest
     # Packages that are not installed here keep the versions from the parent.
     values = {**parent.model_dump(), **updates, "parent": bundle.uri, "folder": "", "files": {}}
@@ -129,6 +128,16 @@ def derive_bundle(
     kept = {name: fact for name, fact in parent.files.items() if name not in files}
     paths = {name: bundle.path(name) for name in parent.files} | {**files}
     return publish_bundle(place, manifest, paths, replace=replace, checked=kept)
+
+
+def check_apart(bundle: Bundle, place: Place) -> None:
+    """Refuse the folder of a bundle as the place of a bundle that is derived from it.
+
+    Raises:
+        InputError: The place is the folder of the bundle.
+    """
+    if place.store.uri == bundle.uri:
+        raise InputError(f"{bundle.uri}: a bundle cannot be derived into its own folder; choose a different folder")
 
 
 def derive_once(bundle: Bundle, place: Place, files: Mapping[str, Path], **updates: Any) -> Bundle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from kubeyolo.cli.options import BundleArgument, JsonOption
 from kubeyolo.cli.tables import new_table, wide_console
 from kubeyolo.errors import InputError
 from kubeyolo.formats import counted, size_or_dash
+from kubeyolo.storage.file_errors import file_errors, writable_folder
 from kubeyolo.storage.place import Place
 
 _SECONDS = 2.0
@@ -71,6 +73,7 @@ def benchmark(
 
     bundle = given_bundle(Place.of(uri))
     target = Place.of(output) if output else None
+    _check_outputs(bundle, report, target)
     counts = _numbers("--threads", threads) if threads else [usable_processors()]
     cases = speed_cases(bundle, _runtimes(bundle, runtime), _numbers("--batch", batch), counts)
     with Progress("measuring", len(cases) * rounds) as progress:
@@ -80,8 +83,8 @@ def benchmark(
     if report is not None:
         from kubeyolo.report.speed import speed_report
 
-        report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(speed_report(bundle.manifest.model, document), encoding="utf-8")
+        with file_errors(report):
+            report.write_text(speed_report(bundle.manifest.model, document), encoding="utf-8")
     if target is not None:
         from kubeyolo.publishing import derive_bundle
 
@@ -92,6 +95,27 @@ def benchmark(
         print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
         return
     _print(document, notes)
+
+
+def _check_outputs(bundle: Bundle, report: Path | None, target: Place | None) -> None:
+    """Refuse outputs that cannot be written, before the networks are measured.
+
+    Raises:
+        InputError: The report has the path of a folder, its folder or the store of the new bundle cannot be written, or
+            the new bundle has the folder of the given bundle.
+    """
+    if report is not None:
+        if report.is_dir():
+            raise InputError(f"--report {report}: is a folder; give a file, such as {report / 'speed.html'}")
+        writable_folder("--report", report.parent)
+        if report.exists() and not os.access(report, os.W_OK):
+            raise InputError(f"--report {report}: the file is not writable; give a different file")
+    if target is not None:
+        # Imported here, as in the command.
+        from kubeyolo.publishing import check_apart
+
+        check_apart(bundle, target)
+        target.store.check_writable()
 
 
 def _runtimes(bundle: Bundle, text: str) -> list[str]:

@@ -23,7 +23,7 @@ from kubeyolo.estimate.scaling import ScalingRow, scaling
 from kubeyolo.formats import about_duration, about_size, counted, share_text, size_text
 from kubeyolo.models.named_facts import check_image_size, model_facts
 from kubeyolo.resources import usable_processors
-from kubeyolo.steps.given_dataset import count_images
+from kubeyolo.steps.given_dataset import count_images, whole_number
 
 _PROCESSOR = "CPU"
 _KINDS: dict[str, DeviceFacts | None] = {**{str(kind): facts for kind, facts in DEVICES.items()}, _PROCESSOR: None}
@@ -90,12 +90,13 @@ def _counts(text: str) -> list[int]:
     """
     counts = []
     for part in text.split(","):
-        if not part.strip().isdigit() or not 1 <= int(part) <= MOST_PROCESSES:
+        count = whole_number(part)
+        if count is None or not 1 <= count <= MOST_PROCESSES:
             raise InputError(
                 f"--devices {text}: {part.strip()!r} is not a number from 1 to {MOST_PROCESSES}; write numbers with "
                 "commas, such as 8,64,512"
             )
-        counts.append(int(part))
+        counts.append(count)
     return counts
 
 

@@ -24,7 +24,7 @@ from kubeyolo.evaluation.results import RuntimeName, check_runtime
 from kubeyolo.prediction.drawing import Painter
 from kubeyolo.prediction.fonts import Fonts
 from kubeyolo.prediction.lists import expand_lists, read_list
-from kubeyolo.prediction.result_files import ResultFile, coco_results, yolo_labels
+from kubeyolo.prediction.result_files import CLASSES, ResultFile, coco_results, yolo_labels
 from kubeyolo.prediction.sources import Sources, find_sources
 from kubeyolo.prediction.stream import predict_images
 from kubeyolo.prediction.targets import plan_targets
@@ -146,7 +146,8 @@ def predict(
     with ExitStack() as stack:
         files: list[ResultFile] = [labels] if labels else []
         if coco:
-            files.append(stack.enter_context(coco_results(coco, sources.images, opened.manifest.category_ids)))
+            taken = [*targets, *([*labels.paths.values(), txt / CLASSES] if labels and txt else [])]
+            files.append(stack.enter_context(coco_results(coco, sources.images, opened.manifest.category_ids, taken)))
         summary = write_results(outcomes, sources, classes, as_json, files)
     summarise(summary, sources, classes, painter, output)
 

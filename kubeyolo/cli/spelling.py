@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from types import MappingProxyType
 
 _OTHER_NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -39,7 +40,7 @@ def complete_options(command: str, arguments: Sequence[str]) -> list[str]:
 
 
 def _completed(implied: Mapping[str, str], flags: Sequence[str], arguments: Sequence[str]) -> Iterator[str]:
-    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         option, equals, _ = argument.partition("=")
         name = option.removeprefix("--").replace("_", "-") if option.startswith("--") else ""
         if name in implied:

@@ -248,6 +248,10 @@ def serve(questions: IO[str], answers: IO[str]) -> None:
     except KubeyoloError as error:
         print(json.dumps({"error": one_line(error)}), file=answers, flush=True)
         return
+    except MemoryError:
+        text = f"--batch {task['batch']}: images of this batch do not fit into memory; give a smaller batch"
+        print(json.dumps({"error": text}), file=answers, flush=True)
+        return
     loaded = {"batch": predictor.batch_size, "image_size": list(predictor.image_size)}
     print(json.dumps(loaded | {"seconds": time.perf_counter() - started}), file=answers, flush=True)
     for _ in range(WARM_UP - 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from kubeyolo.config.schema import Config
+from kubeyolo.config.section import MOST_PIXELS
 from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.errors import InputError, check_known
 from kubeyolo.models.darknet_facts import DARKNET_FACTS
@@ -55,9 +56,10 @@ def check_image_size(config: Config) -> None:
             f"such as {max(stride, round(uneven[0] / stride) * stride)}"
         )
     if not sizes[0] <= size <= sizes[-1]:
+        near = sorted({max(stride, 64, size - stride), size, min(MOST_PIXELS, size + stride)})
         raise InputError(
             f"train.image_size = {size} is outside the sizes of this multi-scale training, {sizes[0]} to {sizes[-1]}: "
-            f"set train.sizes, such as --set train.sizes={max(stride, 64, size - stride)},{size},{size + stride}, "
+            f"set train.sizes, such as --set train.sizes={','.join(map(str, near))}, "
             "or train.multi_scale=false"
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
@@ -16,7 +16,8 @@ from typing import IO, Protocol
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.prediction.sources import Source
 from kubeyolo.prediction.stream import Prediction
-from kubeyolo.prediction.targets import free_paths, writable_folder
+from kubeyolo.prediction.targets import free_paths
+from kubeyolo.storage.file_errors import writable_folder
 from kubeyolo.storage.integrity import appearing
 
 MARK = ".kubeyolo-labels"
@@ -72,7 +73,7 @@ class YoloLabels:
     """
 
     def __init__(self, paths: dict[str, Path]) -> None:
-        self._paths = paths
+        self.paths = paths
 
     def add(self, prediction: Prediction) -> None:
         """Write the file of an image; it is empty if the image has no boxes."""
@@ -81,25 +82,31 @@ class YoloLabels:
             centre = (x1 + x2) / 2 / prediction.width, (y1 + y2) / 2 / prediction.height
             sides = (x2 - x1) / prediction.width, (y2 - y1) / prediction.height
             lines.append(f"{int(label)} " + " ".join(f"{value:.6f}" for value in (*centre, *sides)) + "\n")
-        path = self._paths[prediction.source.name]
+        path = self.paths[prediction.source.name]
         with _written(path), appearing(path, durable=False) as part:
             part.write_text("".join(lines))
 
 
 @contextmanager
-def coco_results(path: Path, sources: Sequence[Source], category_ids: Sequence[int]) -> Iterator[CocoResults]:
+def coco_results(
+    path: Path, sources: Sequence[Source], category_ids: Sequence[int], taken: Collection[Path] = ()
+) -> Iterator[CocoResults]:
     """Open a results file; it replaces the file at ``path`` at the end of the block, unless the block raises.
 
     Args:
         path: Path of the file.
         sources: The images.
         category_ids: The category id of each class; empty for 1, 2, 3, …, as in a bundle of imported weights.
+        taken: Files that other options write.
 
     Raises:
-        InputError: Two images have the same id, the file is an image to read, or its folder cannot be written.
+        InputError: Two images have the same id, the file is an image to read or a file of another option, the path is that
+            of a folder, a device or a link, or the file cannot be written.
     """
     owners: dict[int | str, str] = {}
     for source in sources:
+        if source.fault:  # nothing is written for it
+            continue
         other = owners.setdefault(image_id(source), source.name)
         if other != source.name:
             raise InputError(
@@ -107,11 +114,14 @@ def coco_results(path: Path, sources: Sequence[Source], category_ids: Sequence[i
                 "folders one by one, or use --json"
             )
     _refuse_image("--coco", path, sources)
+    _refuse_taken("--coco", path, taken)
     writable_folder("--coco", path.parent)
-    with appearing(path, durable=False) as part, part.open("w", encoding="utf-8") as file:
+    with appearing(path, durable=False) as part, _opened("--coco", part, path) as file:
         results = CocoResults(path, file, category_ids)
         yield results
-        results.end()
+        with _written(path):
+            results.end()
+            file.flush()
 
 
 def yolo_labels(folder: Path, sources: Sequence[Source], classes: Sequence[str]) -> YoloLabels:
@@ -132,7 +142,7 @@ def yolo_labels(folder: Path, sources: Sequence[Source], classes: Sequence[str])
             f"--txt {folder}: the folder has files that this command has not written; give an empty folder, so that no "
             "annotation is replaced"
         )
-    paths = free_paths(sources, folder, label_name)
+    paths = free_paths(sources, folder, label_name, (CLASSES,))
     writable_folder("--txt", folder)
     (folder / MARK).touch()
     with appearing(folder / CLASSES, durable=False) as part:
@@ -169,3 +179,29 @@ def _refuse_image(option: str, path: Path, sources: Sequence[Source]) -> None:
     for source in sources:
         if not source.stored and os.path.realpath(source.name) == target:
             raise InputError(f"{option} {path}: is an image to read; give another file")
+
+
+def _refuse_taken(option: str, path: Path, taken: Collection[Path]) -> None:
+    """Refuse a path of a folder, a device or a link, which a new file would replace, and files of other options."""
+    if path.is_dir():
+        raise InputError(f"{option} {path}: is a folder; give a file, such as {option} {path / 'results.json'}")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise InputError(f"{option} {path}: is a link or a device, not a file; give another file")
+    target = os.path.realpath(path)
+    if any(os.path.realpath(other) == target for other in taken):
+        raise InputError(f"{option} {path}: another option writes this file; give another file")
+
+
+@contextmanager
+def _opened(option: str, part: Path, path: Path) -> Iterator[IO[str]]:
+    """Open the file ``part`` that becomes the file ``path`` of an option.
+
+    Raises:
+        InputError: It cannot be opened.
+    """
+    try:
+        file = part.open("w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be written: {error.strerror}; give another file") from error
+    with file:
+        yield file

@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from kubeyolo.errors import InputError
 from kubeyolo.prediction.sources import MARK, Source, is_drawn
+from kubeyolo.storage.file_errors import writable_folder
 from kubeyolo.storage.integrity import appearing
 
 JPEG_SIDE = 65500
@@ -52,7 +53,9 @@ def plan_targets(sources: Sequence[Source], folder: Path) -> list[Path]:
     return targets
 
 
-def free_paths(sources: Sequence[Source], folder: Path, name_of: Callable[[str], str]) -> list[Path]:
+def free_paths(
+    sources: Sequence[Source], folder: Path, name_of: Callable[[str], str], reserved: Sequence[str] = ()
+) -> list[Path]:
     """Return a different path below ``folder`` for each source.
 
     Images of one folder keep their path below it; images of several folders keep their path below the common folder.
@@ -61,11 +64,12 @@ def free_paths(sources: Sequence[Source], folder: Path, name_of: Callable[[str],
         sources: Images.
         folder: Folder of the paths.
         name_of: Returns the name of the file that is written for an image of a name.
+        reserved: Names of files in ``folder`` that no source gets.
     """
     folders = {source.folder: _parts(source) for source in sources if not source.fault}
     common = len(os.path.commonprefix(sorted(folders.values()))) if folders else 0
     paths: list[Path] = []
-    owners: dict[str, str] = {}
+    owners = {str(folder / name).casefold(): "" for name in reserved}
     for source in sources:
         if source.fault:  # nothing is written for it
             paths.append(folder / name_of(source.inner.name))
@@ -73,20 +77,6 @@ def free_paths(sources: Sequence[Source], folder: Path, name_of: Callable[[str],
         inner = PurePosixPath(*_parts(source)[common:], *source.inner.parts)
         paths.append(_free(folder / inner.with_name(name_of(inner.name)), source.name, owners))
     return paths
-
-
-def writable_folder(option: str, folder: Path) -> None:
-    """Make a folder that an option names, with its parents.
-
-    Raises:
-        InputError: The folder cannot be made or written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{option} {folder}: the folder cannot be created: {error.strerror}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{option} {folder}: the folder is not writable; give a different folder")
 
 
 def target_name(name: str) -> str:

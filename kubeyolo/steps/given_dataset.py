@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kubeyolo.bundle import BundleManifest
 from kubeyolo.config.schema import Config
+from kubeyolo.config.section import MOST
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.digest import image_counts
 from kubeyolo.data.image_folder import is_image_folder, open_image_folder
@@ -23,6 +24,9 @@ from kubeyolo.steps.outcome import StoredOutcome
 from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.location import FileLocation
 from kubeyolo.storage.place import Place
+
+_MOST_DIGITS = 4000
+"""Python converts texts of up to 4300 digits to whole numbers."""
 
 
 def open_given(
@@ -78,10 +82,12 @@ def count_images(data: str, config: Config) -> dict[str, int]:
         config: Its section ``data`` is used.
 
     Raises:
-        InputError: There is no data set, or it has no training images.
+        InputError: There is no data set, it has no training images, or the number is too large.
     """
-    if data.strip().isdigit():
-        counts = {"train": int(data)}
+    if (number := whole_number(data)) is not None:
+        if number > MOST:
+            raise InputError(f"--data {data[:40]}: expected at most {MOST:,} training images")
+        counts = {"train": number}
     elif is_stored(place := Place.of(data)):
         counts = {name: split.images for name, split in open_dataset(place).manifest.splits.items()}
     else:
@@ -89,6 +95,12 @@ def count_images(data: str, config: Config) -> dict[str, int]:
     if not counts.get("train"):
         raise InputError(f"--data {data}: no training images; give a data set, or a number of images such as 118287")
     return counts
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that a text of decimal digits is; None for any other text, and for too many digits."""
+    digits = text.strip()
+    return int(digits) if digits.isdecimal() and len(digits) <= _MOST_DIGITS else None
 
 
 def test_dev_images(place: Place, config: Config, manifest: BundleManifest) -> Dataset | None:

@@ -52,6 +52,22 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def writable_folder(option: str, folder: Path) -> None:
+    """Make a folder that an option names, with its parents.
+
+    Raises:
+        InputError: The folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{option} {folder}: the folder cannot be created: {error.strerror}; give a different folder"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {folder}: the folder is not writable; give a different folder")
+
+
 @contextmanager
 def file_errors(path: Path, needed: int | None = None) -> Iterator[None]:
     """Turn every ``OSError`` of work on ``path`` into one of our errors.

@@ -210,6 +210,9 @@ def test_a_command_is_listed_by_the_line_of_its_function() -> None:
         ("pipeline submit --data minio://a/b --resources train.gpu=1", ["unknown resource 'gpu'"]),
         ("pipeline show -o absent/file.yaml", ["absent/file.yaml: cannot be written"]),
         ("pipeline cancel", ["Missing argument 'RUN'"]),
+        ("estimate", ["Missing option '--data'"]),
+        ("predict", ["no images are given"]),
+        ("train", ["Missing argument 'DATASET'"]),
         (
             "pipeline submit --data shapes --store minio://xyz",
             ["the field data = /", "/shapes: pods cannot read folders", "kubeyolo copy"],

@@ -97,3 +97,15 @@ def test_a_file_with_a_fixed_batch_size_is_measured_at_this_size_alone(run: Any,
 def test_what_cannot_be_measured_is_refused(run: Any, bundle: str, options: tuple[str, ...], words: str) -> None:
     code, _, error = run(bundle, *options, *SHORT)
     assert code == 2 and words in error, error
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_measuring(run: Any, bundle: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for options, words in (
+        (("--report", str(tmp_path)), "is a folder; give a file, such as"),
+        (("--report", str(tmp_path / "file" / "speed.html")), "the folder cannot be created"),
+        (("--output", bundle), "a bundle cannot be derived into its own folder"),
+    ):
+        code, out, error = run(bundle, "--runtime", "onnx", *options, *SHORT)
+        assert code == 2 and words in error and not out, error
+        assert "measuring" not in error

@@ -309,15 +309,34 @@ def test_files_of_results_never_replace_annotations_or_images(predict: Any) -> N
     save(Path("photos/a.png")), save(Path("more/a.png"))
     Path("labels").mkdir()
     Path("labels/a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    Path("link.json").symlink_to("/dev/null")
     for options, words in (
         (["--txt", "labels"], "--txt labels: the folder has files that this command has not written"),
         (["--coco", "photos/a.png"], "--coco photos/a.png: is an image to read"),
         (["more", "--coco", "a.json"], "photos/a.png and more/a.png have the image id 'a.png'"),
+        (["--coco", "photos"], "--coco photos: is a folder; give a file"),
+        (["--coco", "link.json"], "--coco link.json: is a link or a device, not a file"),
+        (["--coco", "made/classes.txt", "--txt", "made"], "another option writes this file"),
+        (["--coco", "drawn/a.png", "-o", "drawn"], "another option writes this file"),
         (["--slice", "20"], "predict.slice = 20 (from --set) is not allowed: expected 0 or"),
     ):
         done = predict("photos", *options)
         assert done.code == 2 and words in done.err, done.err
     assert Path("labels/a.txt").read_text() == "0 0.5 0.5 0.1 0.1\n" and not Path("a.json").exists()
+
+
+def test_labels_never_replace_the_names_of_the_classes(predict: Any) -> None:
+    save(Path("photos/classes.png"), picture(red=(16, 24, 80, 64)))
+    assert predict("photos", "--txt", "labels").code == 0
+    assert Path("labels/classes.txt").read_text() == "red\ngreen\nblue\n"
+    assert Path("labels/classes-2.txt").read_text().startswith("0 ")
+
+
+def test_missing_images_have_no_image_id(predict: Any) -> None:
+    save(Path("photos/a.png"))
+    done = predict("photos", "absent-1.png", "absent-2.png", "--coco", "all.json")
+    assert done.code == 1 and "2 of 3 images cannot be read" in done.err, done.err
+    assert Path("all.json").exists()
 
 
 def test_an_interrupted_prediction_leaves_no_results_file(predict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
