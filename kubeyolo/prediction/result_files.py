@@ -100,8 +100,8 @@ def coco_results(
         taken: Files that other options write.
 
     Raises:
-        InputError: Two images have the same id, the file is an image to read or a file of another option, the path is that
-            of a folder, a device or a link, or the file cannot be written.
+        InputError: Two images have the same id, the file is an image to read or a file of another option, the path is
+            that of a folder, a device or a link, or the file cannot be written.
     """
     owners: dict[int | str, str] = {}
     for source in sources:
