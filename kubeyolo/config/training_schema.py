@@ -316,10 +316,9 @@ class TrainConfig(Section):
     )
     grad_scaler: Literal["auto", "none", "static", "dynamic"] = Field(
         default="auto",
-        description="Whether the loss is multiplied by a scale while gradients are computed, so that small gradients "
-        "do not vanish; updates whose gradients overflow are skipped. A static scale does not change; a dynamic scale "
-        "is halved after an overflow and doubled after 2000 updates without one. auto is dynamic with float16, "
-        "otherwise none.",
+        description="Scale of the loss while gradients are computed, so that small gradients do not vanish; updates "
+        "whose gradients overflow are skipped. A dynamic scale is halved after an overflow and doubled after 2000 "
+        "updates without one. auto is dynamic with float16, otherwise none.",
     )
     grad_scaler_value: float = Field(
         default=65536.0,
