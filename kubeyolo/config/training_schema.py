@@ -104,10 +104,9 @@ class AugmentConfig(Section):
     mosaic: float = Field(default=1.0, ge=0, le=1, description="Probability that four images are joined into one.")
     partner_window: Literal["auto"] | Annotated[int, Field(ge=0, le=MOST)] = Field(
         default="auto",
-        description="Number of images from which the other images of a mosaic and of mixup are drawn: the images whose "
-        "turn was last, so that a cache of this size saves decoding them again; 0 draws from all images. auto draws "
-        "from all images if they take at most 2048 MB in the training size, otherwise from as many as take nine tenths "
-        "of that.",
+        description="Number of the latest images from which the other images of a mosaic and of mixup are drawn, so "
+        "that a cache of this size has them; 0 draws from all images. auto is 0 if all images take at most 2048 MB in "
+        "the training size, otherwise as many as take nine tenths of that.",
     )
     mosaic_center: float = Field(
         default=0.5,
@@ -316,10 +315,9 @@ class TrainConfig(Section):
     )
     grad_scaler: Literal["auto", "none", "static", "dynamic"] = Field(
         default="auto",
-        description="Whether the loss is multiplied by a scale while gradients are computed, so that small gradients "
-        "do not vanish; updates whose gradients overflow are skipped. A static scale does not change; a dynamic scale "
-        "is halved after an overflow and doubled after 2000 updates without one. auto is dynamic with float16, "
-        "otherwise none.",
+        description="Scale of the loss while gradients are computed, so that small gradients do not vanish; updates "
+        "whose gradients overflow are skipped. A dynamic scale is halved after an overflow and doubled after 2000 "
+        "updates without one. auto is dynamic with float16, otherwise none.",
     )
     grad_scaler_value: float = Field(
         default=65536.0,
