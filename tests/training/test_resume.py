@@ -106,7 +106,7 @@ def test_a_run_killed_twice_ends_with_the_same_weights(
     with pytest.raises(InputError, match=r"train\.lr = 0\.001.*now it is 0\.002.*another output"):
         train_detector(spec_for(small_dataset, killed, lr=0.002), Distribution(), StopRequest())
     monkeypatch.setenv(OUTCOME_FOLDER, str(tmp_path))  # as if a launcher had started two processes
-    with pytest.raises(InputError, match=r"train\.processes = 1, now it is 2"):
+    with pytest.raises(InputError, match=r"now it has 2 processes of 4 images; .* use --set train\.per_batch_size=2"):
         train_detector(spec_for(small_dataset, killed, processes=2), Distribution(0, 2), StopRequest())
 
 
