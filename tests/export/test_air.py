@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kubeyolo.bundle import AIR, MINDIR, ONNX, WEIGHTS, open_bundle
+from kubeyolo.bundle import AIPP, AIR, ASCEND, MINDIR, ONNX, WEIGHTS, open_bundle
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.export.mindspore_export import export_cell
@@ -61,7 +61,8 @@ def test_a_bundle_has_air_whose_parity_nobody_claims(detector, card, tmp_path, c
     card(lambda path: path.write_bytes(CONTENT))
     stored = exported(detector, tmp_path, "mindir", "air", "onnx")
     bundle = open_bundle(Place.of(stored.bundle))
-    assert {MINDIR, AIR, ONNX, WEIGHTS} == bundle.manifest.files.keys()
+    assert {MINDIR, AIR, ONNX, WEIGHTS, ASCEND, AIPP} == bundle.manifest.files.keys()
+    assert f"atc --framework=1 --model={AIR}" in bundle.path(ASCEND).read_text()
     assert bundle.path(AIR).read_bytes() == CONTENT and bundle.path(AIR).stat().st_mode & 0o777 == 0o644
     assert "export_model: AIR is deprecated in MindSpore" in capsys.readouterr().out
 
