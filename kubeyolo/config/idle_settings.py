@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from kubeyolo.catalogue import STEPS
 from kubeyolo.config.load import ResolvedConfig
@@ -26,10 +28,15 @@ def idle_settings(resolved: ResolvedConfig, is_retraining: bool = False) -> tupl
     of_retraining = f"retrain.start_from = {start} has no effect: only the pipeline detector-retraining reads it"
     before = (of_retraining,) if start and not is_retraining and resolved.is_set("retrain.start_from") else ()
     return before + tuple(
-        f"train.{key} = {getattr(train, key)} has no effect, because {reason}"
+        f"train.{key} = {_typed(getattr(train, key))} has no effect, because {reason}"
         for key, reason in dict(_reasons(train)).items()
         if resolved.is_set(f"train.{key}")
     )
+
+
+def _typed(value: Any) -> str:
+    """Return a value as it is typed: a list in brackets."""
+    return json.dumps(value) if isinstance(value, tuple) else str(value)
 
 
 def idle_size(resolved: ResolvedConfig) -> tuple[str, ...]:

@@ -92,3 +92,8 @@ def test_the_start_of_a_retraining_is_named_in_other_trainings() -> None:
 @pytest.mark.parametrize("model", preset_names())
 def test_values_of_presets_are_not_named(model: str) -> None:
     assert notes(model) == ()
+
+
+def test_a_list_without_effect_is_named_as_it_is_typed() -> None:
+    (note,) = notes("yolov4", "sizes=[416]")
+    assert note.startswith("train.sizes = [416] has no effect, because train.multi_scale is false")
