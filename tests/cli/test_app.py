@@ -41,6 +41,7 @@ COMMANDS = [
     "quantize",
     "publish",
     "predict",
+    "benchmark",
     "gate",
     "sample",
     "copy",

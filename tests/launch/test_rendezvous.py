@@ -213,7 +213,11 @@ def test_pods_train_as_one_gang_and_leave_their_logs(tmp_path: Path) -> None:
     for rank, lines in enumerate(said):
         assert lines.splitlines() == [f"rank {rank} of 2 at 127.0.0.1", f"rank {rank} met"]
     logs = sorted((tmp_path / "output" / "logs").glob("*.log"), key=lambda path: path.name[-5])
-    assert [path.read_text() for path in logs] == said
+    of_ranks = [path for path in logs if path.name.startswith("ranks-")]
+    assert [path.read_text() for path in logs if path not in of_ranks] == said
+    # The lines of all ranks of a pod, each with its time and its rank.
+    merged = [[line.split(" ", 1)[1] for line in path.read_text().splitlines()] for path in of_ranks]
+    assert merged == [[f"rank {rank}: {line}" for line in lines.splitlines()] for rank, lines in enumerate(said)]
 
 
 @pytest.mark.parametrize("killed", [0, 1])
