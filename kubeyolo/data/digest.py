@@ -136,12 +136,11 @@ def image_counts(source: str | Path, data: DataConfig | None = None) -> dict[str
     store = open_data(str(source), data.format)
     root = store.local_path()
     if root is not None:
-        layout = local_layout(root, data.format)
-        names = [name for name in list_files(root) if belongs_to(layout)(name)]
+        names, layout = list_files(root), local_layout(root, data.format)
     else:
         objects = store.list()
         names, layout = [stored.key for stored in objects], stored_layout(store, objects, data.format)
-    return _count_images(layout, names, data.split)
+    return _count_images(layout, list(filter(belongs_to(layout), names)), data.split)
 
 
 def _folder_facts(root: Path, layout: Layout, share: float) -> SourceFacts:
