@@ -14,7 +14,7 @@ from kubeyolo.config.training_schema import DataConfig, TrainConfig
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.sampler import SizeSchedule
 from kubeyolo.errors import InputError
-from kubeyolo.estimate import SIZE_BYTES, detector_memory
+from kubeyolo.estimate.memory import SIZE_BYTES, detector_memory
 from kubeyolo.models.named_facts import check_batch_norm, check_image_size, model_facts, model_names, training_sizes
 from kubeyolo.storage.place import Place
 from kubeyolo.training import detector
