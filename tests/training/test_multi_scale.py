@@ -246,7 +246,7 @@ def test_a_training_takes_its_sizes_from_the_configuration(small_dataset: str, t
     schedule = SizeSchedule((64, 96), rate=2, seed=5)
     for each, sizes in ((several, schedule), (usual, None)):
         spec = each.model_copy(update={"config": each.config.model_copy(update=alone)})
-        with detector._loader(spec, dataset, Distribution(0, 1)) as loader:
+        with detector._loader(spec, dataset, Distribution(0, 1), {}) as loader:
             shapes = [batch.images.shape[-1] for epoch in range(2) for batch in loader.epoch(epoch)]
             assert detector._loop_settings(spec, loader, dataset.classes).sizes == sizes
         assert shapes == [64 if sizes is None else schedule.at(step) for step in range(12)]
