@@ -18,8 +18,12 @@ from tests.commands import COMMAND, all_commands
 ROOT = Path(kubeyolo.__file__).parent
 SECTIONS = {key.partition(".")[0] for key in known_keys() if "." in key}
 
-OF_OTHER_PROGRAMS = {"--poll", "--time"}
-"""Options of the watch in the cluster, and of podman."""
+OF_OTHER_PROGRAMS = {
+    *("--poll", "--time"),
+    *("--framework", "--soc_version", "--input_format", "--input_shape", "--insert_op_conf"),
+    *("--fmk", "--save", "--optimize"),
+}
+"""Options of the watch in the cluster and of podman, of atc, and of converter_lite (``--save`` of ``--saveType``)."""
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:

@@ -74,7 +74,7 @@ def test_a_backbone_is_refused_by_a_training(tmp_path: Path) -> None:
     spec, facts = TrainingSpec(dataset="d", output="o", config=CONFIG), model_facts(MODEL)
     bundle = open_bundle(Place.of(published(tmp_path, "backbone", {"first": [float("nan")]})))
     with pytest.raises(InputError, match=r"backbone: its weights cannot be used: 1 of the \d+ values of 'backbone\."):
-        _build_engine(spec, facts, ("a", "b"), 5, Start(backbone=bundle), print)
+        _build_engine(spec, facts, ("a", "b"), 5, Start(backbone=bundle), {}, print)
 
 
 def test_finite_weights_are_written(tmp_path: Path) -> None:
