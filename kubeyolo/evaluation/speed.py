@@ -15,8 +15,9 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from itertools import product
+from dataclasses import asdict, dataclass
+from itertools import groupby, product
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
 from typing import IO, Any
@@ -105,7 +106,7 @@ def measure_speed(
 
     Args:
         bundle: The bundle.
-        cases: What to measure.
+        cases: What to measure, in the order of :func:`speed_cases`.
         seconds: Seconds of a round of a case.
         rounds: Rounds of each case.
         advance: Called after each round of a case.
@@ -120,7 +121,8 @@ def measure_speed(
     """
     speeds: dict[SpeedCase, Speed] = {}
     notes: list[str] = []
-    for group in _groups(cases):
+    # Cases that take turns are next to each other.
+    for _, group in groupby(cases, key=attrgetter("batch", "threads")):
         with ExitStack() as stack:
             workers = {case: _Worker(bundle, case, stack) for case in group}
             for case, worker in workers.items():
@@ -139,22 +141,6 @@ def measure_speed(
     return [speeds[case] for case in cases if case in speeds], list(dict.fromkeys(notes))
 
 
-def _groups(cases: Sequence[SpeedCase]) -> list[list[SpeedCase]]:
-    """Return the cases that take turns: those with the same batch size and threads."""
-    groups: dict[tuple[int, int], list[SpeedCase]] = {}
-    for case in cases:
-        groups.setdefault((case.batch, case.threads), []).append(case)
-    return list(groups.values())
-
-
-@dataclass
-class _Rounds:
-    """Times of batches in seconds, and images per second of each round."""
-
-    times: list[float] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
-
-
 class _Worker:
     """A process with a loaded network.
 
@@ -169,7 +155,9 @@ class _Worker:
     """
 
     def __init__(self, bundle: Bundle, case: SpeedCase, stack: ExitStack) -> None:
-        self._case, self._rounds, self._memory = case, _Rounds(), 0
+        self._case, self._memory = case, 0
+        self._times: list[float] = []
+        self._rates: list[float] = []
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - the stack closes it
         self._errors: IO[bytes] = stack.enter_context(errors)
         environment = os.environ | UTF8_OUTPUT | INSTALLED_CODE | {"OMP_NUM_THREADS": str(case.threads)}
@@ -193,23 +181,23 @@ class _Worker:
         """Measure a round."""
         answer = self._ask({"seconds": seconds})
         times: list[float] = answer["times"]
-        self._rounds.times += times
-        self._rounds.rates.append(self.batch * len(times) / sum(times))
+        self._times += times
+        self._rates.append(self.batch * len(times) / sum(times))
         self._memory = answer["memory"]
 
     def speed(self) -> Speed:
         """Return the result of all rounds."""
-        latencies = np.percentile(np.array(self._rounds.times) * 1000, PERCENTILES).tolist()
+        latencies = np.percentile(np.array(self._times) * 1000, PERCENTILES).tolist()
         return Speed(
             runtime=self._case.runtime,
             batch=self.batch,
             threads=self._case.threads,
             image_size=self._size,
             latency_ms={f"p{each}": round(value, 3) for each, value in zip(PERCENTILES, latencies, strict=True)},
-            images_per_second=round(median(self._rounds.rates), 3),
+            images_per_second=round(median(self._rates), 3),
             memory=self._memory,
             load_seconds=round(self._seconds, 3),
-            runs=len(self._rounds.times),
+            runs=len(self._times),
         )
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
