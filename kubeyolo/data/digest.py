@@ -136,7 +136,8 @@ def image_counts(source: str | Path, data: DataConfig | None = None) -> dict[str
     store = open_data(str(source), data.format)
     root = store.local_path()
     if root is not None:
-        names, layout = list_files(root), local_layout(root, data.format)
+        layout = local_layout(root, data.format)
+        names = list_files(root)
     else:
         objects = store.list()
         names, layout = [stored.key for stored in objects], stored_layout(store, objects, data.format)
