@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -14,8 +13,8 @@ from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.formats import share_text
 from kubeyolo.report.charts import Chart, bar_chart, density_chart, histogram
+from kubeyolo.report.findings import NO_FINDINGS
 from kubeyolo.report.formats import integer
-from kubeyolo.report.model_card import markdown_table
 from kubeyolo.report.page import Stat, fact_rows, render
 from kubeyolo.report.samples import SampleImage, class_colors, draw_within_budget
 
@@ -26,8 +25,6 @@ LARGEST_BAR_CHART = 18
 """Most classes that have a bar; the table next to the chart has all classes."""
 
 COUNT_NAMES = ("Images", "Boxes", "Crowd boxes", "Images without boxes", "Boxes per image", "Small", "Medium", "Large")
-
-NO_FINDINGS = "No findings: all annotations and images are valid."
 
 
 @dataclass(frozen=True)
@@ -93,28 +90,6 @@ def dataset_report(
             }
         ),
     )
-
-
-def findings_table(findings: Sequence[Mapping[str, Any]]) -> str:
-    """Return the findings of a data set as Markdown.
-
-    Args:
-        findings: The findings in the record of the validation: code, count, about, done, first, remedy.
-    """
-    if not findings:
-        return f"{NO_FINDINGS}\n"
-    rows = [
-        [
-            integer(each["count"]),
-            f"{each['about']}{_note(each)}",
-            each["done"],
-            each["first"],
-            each["remedy"],
-            each["code"],
-        ]
-        for each in findings
-    ]
-    return markdown_table(["Count", "Finding", "Action", "First", "Remedy", "Code"], rows) + "\n"
 
 
 def _counts(index: SplitIndex) -> list[str]:
@@ -252,7 +227,3 @@ def _crowding_chart(splits: Mapping[str, SplitIndex]) -> Chart:
         x_label="boxes",
         label=f"Histogram of boxes per image, at most {most}",
     )
-
-
-def _note(finding: Mapping[str, Any]) -> str:
-    return f" ({finding['note']})" if finding.get("note") else ""

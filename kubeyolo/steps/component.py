@@ -18,7 +18,7 @@ from kubeyolo.evaluation.results import MEASURED, check_runtime
 from kubeyolo.index import RUN_ID
 from kubeyolo.launch.launcher import find_launcher
 from kubeyolo.report.configuration import plan_text
-from kubeyolo.report.dataset import findings_table
+from kubeyolo.report.findings import findings_table
 from kubeyolo.steps import configure as configure_step
 from kubeyolo.steps import facade
 from kubeyolo.steps.call import StepCall

@@ -11,7 +11,7 @@ import kubeyolo
 from kubeyolo.data.finding_kinds import KINDS
 from kubeyolo.data.findings import Findings
 from kubeyolo.errors import InputError
-from kubeyolo.report.dataset import findings_table
+from kubeyolo.report.findings import findings_table
 from pipelines.tables import finding_table
 
 ROOT = Path(kubeyolo.__file__).parent

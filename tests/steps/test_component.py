@@ -27,6 +27,7 @@ from kubeyolo.steps.settings import StepSettings, read_sections
 from kubeyolo.storage.place import Place
 from kubeyolo.training.spec import TrainingSpec
 from kubeyolo.work import Work
+from tests.alone import run_alone
 from tests.steps.called import validate_dataset, write_record
 from tests.steps.fixed_detector import CLASSES, MODEL, fixed_bundle, write_data
 from tests.steps.fixed_work import file_of, fix_work
@@ -128,6 +129,13 @@ def failure(call: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> t
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     return cast(int, ended.value.code), line.removeprefix("error: ")
+
+
+def test_a_step_begins_without_the_packages_that_few_steps_need() -> None:
+    slow = {"matplotlib", "mindspore", "onnx", "onnxruntime", "kubernetes", "minio", "kfp"}
+    code = f"import sys, kubeyolo.steps.component; print('loaded', *({slow} & sys.modules.keys()))"
+    assert run_alone(code) == "loaded"
+
 
 
 def test_every_artifact_is_filled_from_what_the_step_has_made(whole_run: tuple[Tasks, dict[str, str]]) -> None:
