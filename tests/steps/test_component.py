@@ -137,7 +137,6 @@ def test_a_step_begins_without_the_packages_that_few_steps_need() -> None:
     assert run_alone(code) == "loaded"
 
 
-
 def test_every_artifact_is_filled_from_what_the_step_has_made(whole_run: tuple[Tasks, dict[str, str]]) -> None:
     tasks, made = whole_run
     artifacts = tasks.artifacts
