@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.training.conftest import small_dataset
+from tests.training.conftest import small_dataset, trainings
 
-__all__ = ["small_dataset"]
+__all__ = ["small_dataset", "trainings"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -78,7 +79,15 @@ class Trainings:
         return output
 
 
+def train_losses(output: Path) -> list[float]:
+    """Return the losses of a training, in the order of its log lines."""
+    return [row["loss"] for row in _rows(output) if row["kind"] == "train"]
+
+
 def last_validation(output: Path) -> dict[str, float]:
     """Return the numbers of the last validation of a training."""
-    rows = [orjson.loads(line) for line in (output / "history.jsonl").read_bytes().splitlines()]
-    return next(row for row in reversed(rows) if row["kind"] == "val")
+    return next(row for row in reversed(_rows(output)) if row["kind"] == "val")
+
+
+def _rows(output: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in (output / "history.jsonl").read_bytes().splitlines()]
