@@ -96,8 +96,8 @@ def allowed_skips() -> list[tuple[str, str]]:
 LONGEST = ("e2e", "training", "export", "models", "pipelines", "launch", "runs")
 """Rooms of the files that take longest."""
 
-FIRST = ("test_backbone_pretraining.py", "test_pretrained_detector.py")
-"""Files that train what other files use as well: these would wait for it."""
+FIRST = ("test_backbone_pretraining.py",)
+"""Files that train what other files use as well, which would wait for it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
