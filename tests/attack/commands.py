@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -92,13 +93,20 @@ class Commands:
 
 def serve() -> None:
     """Answer the questions of :class:`Commands`."""
-    import kubeyolo.cli.app  # noqa: F401
-    import kubeyolo.cli.data
-    import kubeyolo.cli.models
-    import kubeyolo.cli.setting_options
-    import kubeyolo.cli.steps
-    import kubeyolo.steps.facade  # noqa: F401
+    import typer
 
+    import kubeyolo.report.dataset
+    import kubeyolo.steps.facade  # noqa: F401 - the commands import it late
+    from kubeyolo import source
+    from kubeyolo.cli.app import app
+
+    # What every command does first is done once.
+    known: Any = typer.main.get_command(app)
+    for name in ("validate", "anchors"):
+        known.commands[name].load()
+    known.commands["models"].commands["show"].load()
+    source.results_source(), source.weights_source()
+    gc.freeze()
     for line in sys.stdin:
         question = json.loads(line)
         child = os.fork()
@@ -108,7 +116,7 @@ def serve() -> None:
         while not (ended := os.wait4(child, os.WNOHANG))[0]:
             if time.monotonic() > killed_at:
                 os.kill(child, 9)
-            time.sleep(0.005)
+            time.sleep(0.01)
         _, status, usage = ended
         seconds = usage.ru_utime + usage.ru_stime
         answer = {"code": os.waitstatus_to_exitcode(status), "seconds": seconds, "memory": usage.ru_maxrss / 1024}

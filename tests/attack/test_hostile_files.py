@@ -235,7 +235,7 @@ def test_descriptions_of_yolo(run: Run, tmp_path: Path, content: str, words: str
         pytest.param('<!DOCTYPE a [<!ENTITY b "c">]>', "document type or entities", id="entities"),
         pytest.param('<!DOCTYPE a SYSTEM "file:///etc/passwd">', "document type or entities", id="external"),
         pytest.param("<a>" * 100_000, "not XML", id="deep"),
-        pytest.param('<?xml version="1.0" encoding="cp65001"?>', "encoding", id="encoding"),
+        pytest.param('<?xml version="1.0" encoding="x-none"?>', "encoding", id="encoding"),
         pytest.param("<annotation>" + "x" * (17 << 20), "at most", id="large"),
     ],
 )
