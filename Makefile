@@ -18,12 +18,15 @@ CHIP ?= 910b
 BUILD_FLAGS ?=
 ONLY ?=
 MODEL ?=
+ATTACK ?= ../shared/attack
+WEIGHTS ?=
+CASES ?=
 # Each worker runs one file at a time, with one thread: the tests of a file share its fixtures, and cores are few.
 # tests/conftest.py sets the order: the longest files first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system tools demo test test-all test-cluster test-images accept ci lint types format manifests-check bench pipelines images lock clean
+.PHONY: help setup system tools demo test test-all test-cluster test-images accept attack ci lint types format manifests-check bench pipelines images lock clean
 
 help: ## List all targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +93,12 @@ ci: lint types test ## Run the checks of CI: lint, types, test.
 
 accept: $(READY) ## Run the long tests: each network learns 8 photographs by heart (MODEL="yolov3 yolov5s" runs some).
 	OMP_NUM_THREADS=1 MODEL="$(MODEL)" $(BIN)/python -m pytest -s tests/accept
+
+attack: $(READY) ## Run the rig of hostile inputs: ATTACK=folder, WEIGHTS=yolov5n.pt, CASES=part of a name; about an hour.
+	@if [ ! -f "$(ATTACK)/setup.sh" ]; then echo "no rig of hostile inputs in $(ATTACK); give ATTACK=FOLDER. make test runs tests/attack, a selection of every kind"; exit 2; fi
+	@if [ ! -f "$(WEIGHTS)" ]; then echo "give WEIGHTS=FILE, a published yolov5n.pt or another checkpoint that imports as yolov5n-r7"; exit 2; fi
+	KUBEYOLO=$(abspath $(BIN)/kubeyolo) PY=$(abspath $(BIN)/python) WEIGHTS=$(abspath $(WEIGHTS)) DATA=$(ATTACK)/../data/coco_cc bash $(ATTACK)/setup.sh
+	cd /tmp/kubeyolo-attack && for part in data config bundles; do KUBEYOLO=$(abspath $(BIN)/kubeyolo) nice $(abspath $(BIN)/python) gen_$$part.py $(CASES); done && $(abspath $(BIN)/python) final.py
 
 manifests-check: $(READY) tools ## Apply the manifests to a real API server; check rights and levels.
 	$(BIN)/python -m pytest tests/manifests -q

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kubeyolo.documents import NotJson, read_json
 from kubeyolo.errors import InputError, first_problem, suggest
 from kubeyolo.progress import Progress
 from kubeyolo.storage.base import NotFound, Store, check_key, join_key
@@ -280,9 +281,9 @@ def read_manifest(document: bytes, uri: str) -> BundleManifest:
         UnreadableManifest: The text is not JSON, has an unknown version, or does not follow the schema.
     """
     try:
-        values = json.loads(document)
-    except ValueError as error:
-        raise UnreadableManifest(f"{uri}: this file is not JSON ({error}); publish the bundle again") from error
+        values = read_json(document, uri, "publish the bundle again")
+    except NotJson as error:
+        raise UnreadableManifest(str(error)) from error
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA_VERSION:
         raise UnreadableManifest(
@@ -290,7 +291,7 @@ def read_manifest(document: bytes, uri: str) -> BundleManifest:
             "use the version of kubeyolo that wrote this bundle, or publish the bundle again"
         )
     try:
-        manifest = BundleManifest.model_validate_json(document)
+        manifest = BundleManifest.model_validate(values)
         for name in manifest.files:
             check_key(name)
     except ValidationError as error:

@@ -6,8 +6,16 @@ import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from kubeyolo.printable import escaped
+
 _MOST = 6
 """Largest number of suggested names."""
+
+LONGEST_MESSAGE = 1900
+"""Most characters of a message."""
+
+_END = 400
+"""Characters that are kept from the end of a longer message, because the remedy is there."""
 
 
 class KubeyoloError(Exception):
@@ -33,8 +41,14 @@ class InputError(KubeyoloError):
 
 
 def one_line(text: object, longest: int | None = None) -> str:
-    """Return a text from another program as one line, cut to ``longest`` characters."""
-    return " ".join(str(text).split())[:longest]
+    """Return a text from data or from another program as one line without control characters, cut to ``longest``."""
+    return escaped(" ".join(str(text).split()))[:longest]
+
+
+def message_line(text: object) -> str:
+    """Return a message as one line; of more than :data:`LONGEST_MESSAGE` characters the middle is left out."""
+    line = one_line(text)
+    return line if len(line) <= LONGEST_MESSAGE else f"{line[: LONGEST_MESSAGE - _END]} … {line[-_END:]}"
 
 
 class _Validation(Protocol):

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from kubeyolo.documents import NotJson, read_model
 from kubeyolo.errors import InputError
 
 RECORD_NAME = "metrics.json"
@@ -46,8 +47,8 @@ def parse_record(document: bytes, uri: str) -> StepRecord:
         InputError: It is not the record of a step.
     """
     try:
-        return StepRecord.model_validate_json(document)
-    except ValidationError as error:
+        return read_model(document, StepRecord, uri)
+    except (NotJson, ValidationError) as error:
         raise InputError(f"{uri}: not the record of a step; run the step again") from error
 
 

@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Mapping
 
+from kubeyolo.documents import NotJson, read_json
 from kubeyolo.errors import InputError
 from kubeyolo.events import StepRecord, parse_record
 from kubeyolo.storage.base import NotFound
@@ -39,10 +40,10 @@ def store_id(store: Place, create: bool = False) -> str:
     if create and not opened.exists(STORE_NAME):
         opened.create_bytes(STORE_NAME, json.dumps({"id": uuid.uuid4().hex}).encode())
     try:
-        return str(json.loads(opened.read_bytes(STORE_NAME))["id"])
+        return str(read_json(opened.read_bytes(STORE_NAME), STORE_NAME)["id"])
     except NotFound:
         return ""
-    except (ValueError, KeyError, TypeError) as error:
+    except (NotJson, KeyError, TypeError) as error:
         raise InputError(f"{opened.uri_of(STORE_NAME)}: this document has no valid id of a store; remove it") from error
 
 
@@ -65,8 +66,8 @@ def read_note(store: Place, run_id: str) -> dict[str, str]:
     """
     place = _note(store, run_id)
     try:
-        return {str(key): str(value) for key, value in json.loads(place.read()).items()}
-    except (ValueError, AttributeError) as error:
+        return {str(key): str(value) for key, value in read_json(place.read(), place.uri).items()}
+    except AttributeError as error:
         raise InputError(f"{place}: not the note of a run ({error})") from error
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from kubeyolo.printable import escaped, escaped_but_colors
+
 Show = Callable[[str], None]
 """Shows a line."""
 
@@ -57,6 +59,47 @@ class OutputStream(io.FileIO):
             return len(data)
 
 
+class SafeText(io.TextIOWrapper):
+    """A standard stream that prints control, direction and invisible characters as their numbers.
+
+    On a terminal the sequences that set colours are kept. Programs that move the cursor, such as progress bars, write
+    to :attr:`unescaped` after they have made their texts harmless.
+    """
+
+    def __init__(self, raw: Any, is_terminal: bool, **options: Any) -> None:
+        super().__init__(raw, **options)
+        self._escape = escaped_but_colors if is_terminal else escaped
+
+    def write(self, text: str, /) -> int:
+        """Write a text; return its number of characters."""
+        super().write(self._escape(text))
+        return len(text)
+
+    @property
+    def unescaped(self) -> Unescaped:
+        """The same stream for texts that are harmless already."""
+        return Unescaped(self)
+
+
+class Unescaped:
+    """A :class:`SafeText` whose texts are written unchanged."""
+
+    def __init__(self, stream: SafeText) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        """Write a text; return its number of characters."""
+        return io.TextIOWrapper.write(self._stream, text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def unescaped(stream: Any) -> Any:
+    """Return a stream for texts that are harmless already, such as those of :class:`kubeyolo.consoles.SafeConsole`."""
+    return stream.unescaped if isinstance(stream, SafeText) else stream
+
+
 def print_line(line: str) -> None:
     """Print a line at once."""
     print(line, flush=True)
@@ -74,7 +117,7 @@ def why_lost(error: OSError) -> str:
 def text_stream(
     descriptor: int, name: str, present: TextIO | None, errors: str | None = None, patient: bool = False
 ) -> TextIO:
-    """Return a text stream that replaces the current stream and has its encoding.
+    """Return a :class:`SafeText` that replaces the current stream and has its encoding.
 
     Args:
         descriptor: 1 or 2.
@@ -87,9 +130,11 @@ def text_stream(
         present.flush()
     encoding = getattr(present, "encoding", None) or "utf-8"
     errors = errors or getattr(present, "errors", None) or "backslashreplace"
-    at_once = descriptor == 2 or os.isatty(descriptor) or bool(getattr(present, "write_through", False))
+    is_terminal = os.isatty(descriptor)
+    at_once = descriptor == 2 or is_terminal or bool(getattr(present, "write_through", False))
     raw = io.BufferedWriter(OutputStream(descriptor, name, patient))
-    return io.TextIOWrapper(raw, encoding=encoding, errors=errors, line_buffering=at_once, write_through=at_once)
+    options = {"encoding": encoding, "errors": errors, "line_buffering": at_once, "write_through": at_once}
+    return SafeText(raw, is_terminal, **options)
 
 
 def raw_stream(stream: TextIO | None) -> OutputStream | None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kubeyolo.bundle import LATEST
 from kubeyolo.config.text_file import decode_text
+from kubeyolo.documents import NotJson, read_json
 from kubeyolo.errors import InputError, WorkError, problem_of, suggest
 from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.place import Place
@@ -177,9 +178,9 @@ def pointed_bundle(place: Place) -> Place:
 
 def _parse(document: bytes, place: Place, kind: type[_Pointer], example: str) -> _Pointer:
     try:
-        content = orjson.loads(decode_text(document, place.uri))
-    except ValueError as error:
-        raise InputError(f"{place}: this pointer is not JSON ({error}); expected {example}") from error
+        content = read_json(decode_text(document, place.uri), place.uri)
+    except NotJson as error:
+        raise InputError(f"{place}: this pointer is {error.reason}; expected {example}") from error
     if not isinstance(content, dict):
         raise InputError(f"{place}: this pointer is not a JSON object; expected {example}")
     try:

@@ -118,7 +118,6 @@ def track(iterable: Iterable[_T], description: str, total: int | None = None) ->
 
 def _make_bar(unit: str, stream: IO[str], has_note: bool) -> Any:
     # Imported here: a pod draws no bar and need not load rich.
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -130,10 +129,12 @@ def _make_bar(unit: str, stream: IO[str], has_note: bool) -> Any:
     )
     from rich.progress import Progress as RichProgress
 
-    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
+    from kubeyolo.consoles import SafeConsole
+
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn()]
     if unit == "bytes":
         columns += [DownloadColumn(), TransferSpeedColumn()]
     else:
         columns += [MofNCompleteColumn()]
-    columns += [TextColumn("{task.fields[note]}") if has_note else TimeRemainingColumn()]
-    return RichProgress(*columns, console=Console(file=stream), transient=True)
+    columns += [TextColumn("{task.fields[note]}", markup=False) if has_note else TimeRemainingColumn()]
+    return RichProgress(*columns, console=SafeConsole(stream), transient=True)

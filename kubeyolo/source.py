@@ -99,6 +99,8 @@ NO_WEIGHTS = (
     "data/scene.py",  # as data/sample.py
     "data/shapes.py",  # as data/sample.py
     "data/texture.py",  # as data/sample.py
+    "consoles.py",  # prints
+    "documents.py",  # as config/text.py
     "errors.py",
     "estimate",  # estimates the memory of a training
     # The rest of what validation while training imports.
@@ -112,10 +114,13 @@ NO_WEIGHTS = (
     "file_kinds.py",  # names files that are refused, and tells which files of a folder are images
     "formats.py",  # writes numbers for people
     "memory.py",  # explains why a process has ended
+    "names.py",  # makes names of classes printable; they are part of the digest of the stored data set
     "output_streams.py",  # prints
+    "printable.py",  # as names.py
     "processes.py",  # explains how a process has ended, and ends a process whose parent is gone
     "progress.py",
     "publishing.py",  # as bundle.py
+    "regular_files.py",  # opens files
     "report/samples.py",  # names colours of boxes
     "resources.py",  # measures the machine, which is not part of any identity
     "source.py",  # names the code and the versions of packages
@@ -160,6 +165,8 @@ NO_RESULTS = (
     "config/presets",
     "config/text.py",
     "config/text_file.py",
+    "consoles.py",
+    "documents.py",
     "errors.py",
     "estimate",
     "events.py",
@@ -171,6 +178,7 @@ NO_RESULTS = (
     "output_streams.py",
     "processes.py",
     "progress.py",
+    "regular_files.py",
     "report/configuration.py",
     "report/templates/configuration.html",
     "resources.py",

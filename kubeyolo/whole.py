@@ -8,6 +8,7 @@ from kubeyolo.bundle import MANIFEST_NAME as BUNDLE_NAME
 from kubeyolo.bundle import UnreadableManifest, read_manifest
 from kubeyolo.data.manifest import MANIFEST_NAME as DATASET_NAME
 from kubeyolo.data.manifest import DatasetManifest
+from kubeyolo.documents import NotJson, read_model
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.integrity import DamagedContent, sha256_bytes
 from kubeyolo.storage.place import Place
@@ -37,7 +38,7 @@ def is_whole(name: str, place: Place) -> bool:
         if name == _DATASET:
             return _is_whole_dataset(place)
         return sha256_bytes(place.pinned("").read()) == place.digest
-    except (NotFound, DamagedContent, ValidationError):
+    except (NotFound, DamagedContent, NotJson, ValidationError):
         return False
 
 
@@ -53,7 +54,7 @@ def is_whole_bundle(place: Place) -> bool:
 
 
 def _is_whole_dataset(place: Place) -> bool:
-    manifest = DatasetManifest.model_validate_json(place.store.read_bytes(DATASET_NAME))
+    manifest = read_model(place.store.read_bytes(DATASET_NAME), DatasetManifest, place.uri)
     parts = [part for split in manifest.splits.values() for part in (split.index, *split.shards)]
     files = [(part.name, part.size, part.sha256) for part in parts]
     return manifest.digest == place.digest and _have_checksums(place.store, files)

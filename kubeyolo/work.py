@@ -12,7 +12,9 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from kubeyolo.documents import read_model
 from kubeyolo.errors import InputError, first_problem
+from kubeyolo.regular_files import DOCUMENT_SIZE, read_regular
 
 OUTCOME_FOLDER = "KUBEYOLO_OUTCOME"
 """Environment variable: folder into which each rank writes ``rank-<n>.json`` at its end."""
@@ -92,7 +94,7 @@ class Document(BaseModel, ABC):
             InputError: The file is missing, or is not such a document.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return read_model(read_regular(path, DOCUMENT_SIZE), cls, str(path))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         except ValidationError as error:

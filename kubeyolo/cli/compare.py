@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 from rich.table import Table
 
@@ -28,6 +27,7 @@ from kubeyolo.cli.streams import stored_work
 from kubeyolo.cli.tables import new_table, wide_console
 from kubeyolo.config.form import fill_form
 from kubeyolo.config.load import load_config
+from kubeyolo.documents import read_json
 from kubeyolo.errors import InputError
 from kubeyolo.source import results_source
 from kubeyolo.storage.place import Place
@@ -96,7 +96,7 @@ def compare(
     if as_json:
         print(document.decode())
         return
-    _print_comparison(orjson.loads(document))
+    _print_comparison(read_json(document, COMPARISON_NAME))
     print(f"report: {stored.record.report}")
 
 

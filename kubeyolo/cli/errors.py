@@ -15,11 +15,11 @@ from typing import Any
 import typer
 
 from kubeyolo.cli.streams import CLOSED_OUTPUT, discard, lost_output
-from kubeyolo.errors import InterruptedWork, KubeyoloError, WorkError, one_line
+from kubeyolo.errors import InterruptedWork, KubeyoloError, WorkError, message_line
 from kubeyolo.output_streams import OUTPUT
 from kubeyolo.stop_signals import StopOrder
 from kubeyolo.storage.cache import cache_folder
-from kubeyolo.storage.file_errors import machine_error, missing_current_folder, system_error
+from kubeyolo.storage.file_errors import known_error, machine_error, missing_current_folder
 
 DEBUG = "KUBEYOLO_DEBUG"
 """Environment variable that makes commands print the stack trace of an error."""
@@ -54,8 +54,7 @@ def exit_code_of(command: Callable[[], Any], arguments: Sequence[str], order: St
     except (OSError, SystemExit) as error:
         return _system(error, arguments)
     except Exception as error:
-        system = system_error(error)
-        return _failed(error, machine_error(system) if system else None, arguments)
+        return _failed(error, known_error(error), arguments)
     if result == INTERRUPTED:
         _say(_interrupted(order))
     lost = lost_output() if not result else ""
@@ -78,7 +77,7 @@ def _interrupted(order: StopOrder | None) -> str:
 
 def _say(message: str) -> None:
     # An argument may have bytes that are not UTF-8, which Python keeps as lone surrogates.
-    text = one_line(message).encode("utf-8", "backslashreplace").decode("utf-8")
+    text = message_line(message).encode("utf-8", "backslashreplace").decode("utf-8")
     # Standard error may be closed, or on a full disk too: the exit code still reports the error.
     try:
         print(f"error: {text}", file=sys.stderr, flush=True)

@@ -21,6 +21,7 @@ from kubeyolo.evaluation.intervals import resamples_in
 from kubeyolo.evaluation.limits import Numbers, Verdict, check_numbers
 from kubeyolo.evaluation.results import COCO_KEYS
 from kubeyolo.events import StepRecord
+from kubeyolo.regular_files import open_regular
 from kubeyolo.storage.location import FileLocation
 from kubeyolo.storage.place import Place
 
@@ -240,7 +241,7 @@ def _is_result(path: Path) -> bool:
     """Tell whether a file may be a result of an earlier gate: JUnit XML, or a page or a summary by its ending."""
     if path.suffix in (".html", ".md"):
         return True
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return b"<testsuites" in file.read(200)
 
 

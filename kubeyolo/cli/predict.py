@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -14,9 +13,10 @@ import typer
 from kubeyolo.arrays import Float64Array
 from kubeyolo.bundle import ONNX, Bundle, open_bundle
 from kubeyolo.cli.options import DEFAULT_RUNS, ConfigOption, RunsOption, SetOption, flag_pairs, sets_of
-from kubeyolo.cli.predictions import printable, summarise, write_results
+from kubeyolo.cli.predictions import summarise, write_results
 from kubeyolo.cli.streams import only_result
 from kubeyolo.config.load import load_config
+from kubeyolo.documents import NotJson, read_json
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.operating_points import kept_thresholds
 from kubeyolo.evaluation.predictor import Thresholds, load_predictor
@@ -29,6 +29,7 @@ from kubeyolo.prediction.sources import Sources, find_sources
 from kubeyolo.prediction.stream import predict_images
 from kubeyolo.prediction.targets import plan_targets
 from kubeyolo.prediction.windows import Slicing
+from kubeyolo.regular_files import DOCUMENT_SIZE, read_regular
 from kubeyolo.storage.place import Place
 
 _BEST = "best"
@@ -168,15 +169,15 @@ def _sources(images: list[str], lists: list[str], output: Path | None) -> Source
     found = find_sources(names, output)
     fault = found.only_fault()
     if fault:
-        raise InputError(printable(fault))
+        raise InputError(fault)
     return found
 
 
 def _newest_bundle(runs: Path) -> str:
     summary = runs / "latest" / "summary.json"
     try:
-        return str(json.loads(summary.read_text())["bundle"])
-    except (OSError, ValueError, KeyError) as error:
+        return str(read_json(read_regular(summary, DOCUMENT_SIZE), str(summary))["bundle"])
+    except (OSError, NotJson, KeyError, TypeError) as error:
         raise InputError(f"{summary}: no finished run in this folder; give --bundle") from error
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from kubeyolo.prediction.drawing import Painter
 from kubeyolo.prediction.result_files import ResultFile
 from kubeyolo.prediction.sources import Sources, counted_endings
 from kubeyolo.prediction.stream import DRAWN_AS_PNG, NOT_DRAWN, Failure, Prediction
+from kubeyolo.printable import escaped_name
 from kubeyolo.progress import Progress
 from kubeyolo.stop_signals import StopOrder, handling
 
@@ -56,7 +56,7 @@ class Summary:
         self.drawn += outcome.drawn is not None
         for note in outcome.notes:
             self.notes[note.code] += 1
-            self.first.setdefault(note.code, f"{printable(outcome.source.name)}, {printable(note.words)}")
+            self.first.setdefault(note.code, f"{escaped_name(outcome.source.name)}, {escaped_name(note.words)}")
 
 
 def write_results(
@@ -126,36 +126,23 @@ def summarise(
         _say(f"{about}: {count}{f', {done}' if done else ''} (first: {summary.first[code]})")
     if painter and painter.without_font:
         numbers = sorted(painter.without_font)
-        named = ", ".join(f"#{number} {printable(classes[number])}" for number in numbers[:5])
+        named = ", ".join(f"#{number} {escaped_name(classes[number])}" for number in numbers[:5])
         more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
         _say(
             f"classes drawn by number, because no font has the letters of their names: {named}{more}; install a font "
             "of their script (such as Noto Sans), or give --font FILE"
         )
     if output and summary.drawn:
-        _say(f"pictures with boxes: {summary.drawn}, in {printable(str(output))}")
+        _say(f"pictures with boxes: {summary.drawn}, in {escaped_name(str(output))}")
     _refuse_failures(summary, len(sources.images))
-
-
-def printable(text: str) -> str:
-    """Return a text with control characters escaped."""
-    return "".join(
-        character.encode("unicode_escape").decode() if _is_control(character) else character for character in text
-    )
-
-
-def _is_control(character: str) -> bool:
-    # Joiners are part of emoji and of Indian and Persian words; marks of direction and surrogates are escaped.
-    kind = unicodedata.category(character)
-    return kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and character not in "\u200c\u200d")
 
 
 def _refuse_failures(summary: Summary, total: int) -> None:
     failures = summary.failures
     if len(failures) == total == 1:
-        raise InputError(f"{printable(failures[0].source.name)}: {printable(failures[0].reason)}")
+        raise InputError(f"{escaped_name(failures[0].source.name)}: {escaped_name(failures[0].reason)}")
     for failure in failures[:_MOST_LISTED]:
-        _say(f"not read: {printable(failure.source.name)}: {printable(failure.reason)}")
+        _say(f"not read: {escaped_name(failure.source.name)}: {escaped_name(failure.reason)}")
     if len(failures) > _MOST_LISTED:
         _say(f"not read: {len(failures) - _MOST_LISTED} more")
     if failures:
@@ -206,15 +193,15 @@ class _Table:
     """A row for each box. Column widths fit all possible names, because each row is printed as soon as it is known."""
 
     def __init__(self, sources: Sources, classes: Sequence[str]) -> None:
-        self._classes = [printable(name) for name in classes]
-        names = [cell_len(printable(source.name)) for source in sources.images]
+        self._classes = [escaped_name(name) for name in classes]
+        names = [cell_len(escaped_name(source.name)) for source in sources.images]
         self._widths = (min(max([5, *names]), _WIDEST_NAME), min(max([5, *map(cell_len, self._classes)]), 40))
         self._has_head = False
         self._encoding = sys.stdout.encoding or "utf-8"
         self._line, self._none = ("─", "–") if self._encoding.lower().startswith("utf") else ("-", "-")
 
     def of(self, found: Prediction) -> str:
-        name, rows = printable(found.source.name), []
+        name, rows = escaped_name(found.source.name), []
         for box in _boxes(found, self._classes):
             rows.append(self._row(name, box["class"], f"{box['score']:.4f}", *(f"{value:.1f}" for value in box["box"])))
         rows = rows or [self._row(name, self._none)]

@@ -139,7 +139,7 @@ def _print_outcome(outcome: RunOutcome) -> None:
     if findings:
         console.print(f"data    {len(findings)} kinds of findings; see the report of validate_dataset")
     for line in outcome.summary["warnings"]:
-        console.print(f"warning {line}", markup=False)
+        console.print(f"warning {line}")
     console.print(f"time    {duration(sum(outcome.summary['seconds'].values()))}")
     console.print(f"bundle  {outcome.summary['bundle']}")
     console.print(f"report  {outcome.index}")

@@ -9,10 +9,10 @@ from textwrap import TextWrapper
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kubeyolo.consoles import SafeConsole
 from kubeyolo.errors import one_line
 from kubeyolo.events import StepRecord
 from kubeyolo.formats import duration
@@ -29,7 +29,7 @@ class RunDisplay:
 
     def __init__(self, quiet: bool = False) -> None:
         # The stream is named now: while kfp runs, sys.stdout is a different stream.
-        self._console = Console(file=sys.stdout, soft_wrap=True, highlight=False, quiet=quiet)
+        self._console = SafeConsole(sys.stdout, soft_wrap=True, quiet=quiet)
         self._since: dict[str, float] = {}
 
     def started(self, step: str) -> None:
@@ -59,10 +59,10 @@ class RunDisplay:
         self._console.print(Text.assemble(*parts))
 
 
-def wide_console() -> Console:
+def wide_console() -> SafeConsole:
     """Return the console for tables: as wide as the terminal; in a pipe or file, lines of any length."""
-    console = Console(soft_wrap=True, highlight=False)
-    return console if console.is_terminal else Console(soft_wrap=True, highlight=False, width=_ENDLESS)
+    console = SafeConsole(soft_wrap=True)
+    return console if console.is_terminal else SafeConsole(soft_wrap=True, width=_ENDLESS)
 
 
 def print_record(record: StepRecord, as_json: bool = False, with_warnings: bool = True) -> None:

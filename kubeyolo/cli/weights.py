@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from kubeyolo.cli.options import BundleArgument, JsonOption
 from kubeyolo.cli.tables import new_table, pairs_table
 from kubeyolo.config.load import resolve_layers
 from kubeyolo.config.text import read_text
+from kubeyolo.consoles import SafeConsole
 from kubeyolo.weights.class_file import read_class_file
 from kubeyolo.weights.exporting import export_weights
 from kubeyolo.weights.fit import Mismatch, WeightsMismatch
@@ -82,7 +83,7 @@ def import_(
     if as_json:
         print(dumps(asdict(imported), indent=1))
         return
-    Console(soft_wrap=True).print(pairs_table("imported weights", _rows_of(imported, anchors)))
+    SafeConsole(soft_wrap=True).print(pairs_table("imported weights", _rows_of(imported, anchors)))
 
 
 def _rows_of(imported: ImportedWeights, anchors: str) -> list[tuple[str, str]]:
@@ -124,7 +125,7 @@ def export(
         print(dumps({**about, "notes": exported.notes}, indent=1))
         return
     rows = [(key, str(value)) for key, value in about.items()] + [("note", note) for note in exported.notes]
-    Console(soft_wrap=True).print(pairs_table("exported weights", rows))
+    SafeConsole(soft_wrap=True).print(pairs_table("exported weights", rows))
 
 
 def _anchors_of(model: str, text: str) -> tuple[tuple[float, ...], ...]:
@@ -150,7 +151,7 @@ def _print_mismatches(rows: tuple[Mismatch, ...]) -> None:
         name = "–" if row.expected is None else row.name
         table.add_row(*(Text(cell.encode("utf-8", "replace").decode()) for cell in (name, row.in_file or "–", *shapes)))
     # Names and shapes are not folded on a narrow terminal, so that they can be copied and searched.
-    console = Console(stderr=True, width=_TABLE_WIDTH)
+    console = SafeConsole(sys.stderr, width=_TABLE_WIDTH)
     console.print(table, crop=False, soft_wrap=True)
     if len(rows) > _MOST_ROWS:
         console.print(f"and {len(rows) - _MOST_ROWS} more")

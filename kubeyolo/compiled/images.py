@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from kubeyolo.catalogue import IMAGES
 from kubeyolo.compiled.pipeline import CompiledPipeline
-from kubeyolo.config.text_file import decode_text
-from kubeyolo.errors import InputError, check_known, one_line, split_pair
+from kubeyolo.config.load import read_mapping
+from kubeyolo.errors import InputError, check_known, split_pair
 
 IMAGE_NAMES = tuple(f"kubeyolo-{name}" for name in IMAGES)
 IMAGE_USER = 10001
@@ -59,14 +57,9 @@ def read_images(file: Path) -> dict[str, str]:
     Raises:
         InputError: The file cannot be read, or is not a mapping of names to references.
     """
-    try:
-        content = yaml.safe_load(decode_text(file.read_bytes(), f"image list {file}"))
-    except OSError as error:
-        raise InputError(
-            f"image list {file}: cannot be read: {error.strerror}; 'make images' writes it, or give --images FILE"
-        ) from error
-    except yaml.YAMLError as error:
-        raise InputError(f"image list {file}: not YAML or JSON: {one_line(error, 200)}") from error
-    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+    if not file.exists():
+        raise InputError(f"image list {file}: there is no such file; 'make images' writes it, or give --images FILE")
+    content = read_mapping(file, "image list")
+    if not all(isinstance(value, str) for value in content.values()):
         raise InputError(f"image list {file}: expected image references by name, such as kubeyolo-train: registry/…")
     return {str(name): reference for name, reference in content.items()}

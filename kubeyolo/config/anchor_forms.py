@@ -6,10 +6,11 @@ The accepted forms are the levels of YOLOv5's YAML files (``[[10,13, 16,30, 33,2
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
+
+from kubeyolo.documents import NotJson, read_json
 
 _BRACKETS = str.maketrans("()", "[]")
 _BETWEEN = re.compile(r"[\s,;]+")
@@ -68,8 +69,8 @@ def _without_text(value: Any) -> Any:
     text = value.strip().translate(_BRACKETS)
     if text.startswith("[") and text.endswith("]") and "," in text:
         try:
-            return json.loads(text)
-        except ValueError as error:
+            return read_json(text, "anchors")
+        except NotJson as error:
             raise ValueError(_EXPECTED) from error
     words = [word for word in _BETWEEN.split(text.strip("[] ")) if word]
     return words[0] if len(words) == 1 else words

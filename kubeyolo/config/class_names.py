@@ -5,12 +5,22 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
+from kubeyolo.names import class_name
+
 _MARKS = "\ufeff\u200b\u2060"
 """Byte order mark, zero-width space, word joiner: invisible characters."""
 
 
 def clean_name(name: str) -> str:
-    """Return a name without white space and invisible marks at its ends, its accents composed (NFC)."""
+    """Return a name without white space and invisible marks at its ends, its accents composed (NFC).
+
+    Control characters inside are replaced by their numbers, and a long name is cut; see :func:`class_name`.
+    """
+    return class_name(plain_name(name))
+
+
+def plain_name(name: str) -> str:
+    """Return a name as :func:`clean_name` does, but with all characters inside it and of any length."""
     before, after = "", unicodedata.normalize("NFC", name)
     while before != after:
         before, after = after, after.strip().strip(_MARKS)

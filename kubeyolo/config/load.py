@@ -11,11 +11,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -25,6 +23,7 @@ from kubeyolo.config.schema import Config
 from kubeyolo.config.text import read_text
 from kubeyolo.config.text_file import read_text_file
 from kubeyolo.errors import InputError, check_known, one_line, problem_of, split_pair, suggest
+from kubeyolo.regular_files import CONFIGURATION_SIZE
 
 DEFAULT_MODEL = "yolov5n-r7"
 
@@ -34,7 +33,7 @@ BANDS = ("often changed", "sometimes changed", "leave alone")
 GATES = frozenset({"evaluate.min_ap", "evaluate.judge"})
 """Settings that decide whether a result passes and do not change it; see :func:`without_gates`, :func:`ungated`."""
 
-_PRESETS = resources.files("kubeyolo.config") / "presets"
+_PRESETS = Path(__file__).with_name("presets")
 _BASE_KEY = "extends"
 _BAND = re.compile(r"# ---- (.+) ----")
 
@@ -242,7 +241,7 @@ def read_value(key: str, text: str, what: str) -> Any:
 
 
 def _preset_values(name: str) -> dict[str, Any]:
-    content = yaml.safe_load((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")) or {}
+    content = read_mapping(_PRESETS / f"{name}.yaml", "preset")
     base = content.pop(_BASE_KEY, None)
     values = _preset_values(base) if base else {}
     return values | flatten(content, f"preset {name}")
@@ -250,8 +249,9 @@ def _preset_values(name: str) -> dict[str, Any]:
 
 def _bands_of_keys(name: str) -> dict[str, str]:
     """Return the band of each key of a preset, from its own file and from the file that it extends."""
-    text = (_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
-    base = yaml.safe_load(text).get(_BASE_KEY)
+    path = _PRESETS / f"{name}.yaml"
+    text = read_text_file(path)
+    base = read_mapping(path, "preset").get(_BASE_KEY)
     found = _bands_of_keys(base) if base else {}
     band = ""
     for line in text.splitlines():
@@ -268,7 +268,7 @@ def read_mapping(path: Path, what: str = "configuration") -> dict[str, Any]:
     Raises:
         InputError: The file cannot be read, is not JSON or YAML, or is not a mapping; the message starts with ``what``.
     """
-    text = read_text_file(path, what)
+    text = read_text_file(path, what, CONFIGURATION_SIZE)
     content = read_text(text, f"{what} {path}")
     if content is None:
         return {}

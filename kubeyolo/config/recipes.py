@@ -7,16 +7,14 @@ itself; ``finetune`` is a file for each family, with values, or with factors of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
-import yaml
-
-from kubeyolo.config.load import RECIPE_ORIGIN, ResolvedConfig, preset, with_values
+from kubeyolo.config.load import RECIPE_ORIGIN, ResolvedConfig, preset, read_mapping, with_values
 
 FINETUNE = "finetune"
 
-_PRESETS = resources.files("kubeyolo.config") / "presets"
+_PRESETS = Path(__file__).with_name("presets")
 
 
 def with_recipe(resolved: ResolvedConfig, from_detector: bool) -> ResolvedConfig:
@@ -45,5 +43,4 @@ def finetune_recipe(model: str) -> tuple[str, dict[str, Any]]:
 
 
 def _read(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
-    return content
+    return read_mapping(_PRESETS / f"{name}.yaml", "recipe")

@@ -1,8 +1,8 @@
 """JSON and YAML as people write them, read by one strict set of rules into the types of JSON.
 
-A text is read as JSON, else as YAML with the scalars of the core schema of YAML 1.2: ``1e-3`` is a number, ``010`` is
-10, ``yes``, ``1:30`` and ``2024-01-01`` are texts. Tags, anchors and aliases, duplicate keys, and several
-documents are refused.
+A text is read as JSON, else as YAML with the scalars of the core schema of YAML 1.2: ``1e-3`` is a number, ``yes``,
+``1:30`` and ``2024-01-01`` are texts. Tags, anchors and aliases, duplicate keys, several documents, and whole numbers
+with leading zeros, which are octal for other programs, are refused.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from kubeyolo.errors import InputError, one_line
 LONGEST = 100_000
 """Largest number of characters in a text."""
 
+LONGEST_LIST = 500_000
+"""Largest number of characters in YAML with the names of classes; reading as many takes a few seconds."""
+
 DEEPEST = 50
 """Largest depth of nested sections."""
 
 _SHOWN = 200
 _INT = re.compile(r"[-+]?[0-9]+")
+_OCTAL = re.compile(r"[-+]?0[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?(Infinity|\.inf|\.Inf|\.INF)|NaN|\.nan|\.NaN|\.NAN")
 _MOST_DIGITS = 400
@@ -57,16 +61,38 @@ def read_text(text: str, what: str) -> Any:
         raise InputError(f"{what}: not JSON or YAML: {one_line(_reason(error), _SHOWN)}") from error
 
 
+def read_yaml_texts(text: str, what: str) -> Any:
+    """Return the value of a YAML text whose scalars all stay texts: ``no`` is a name, ``007`` is not 7; null is None.
+
+    Raises:
+        InputError: As :func:`read_text`.
+    """
+    return _yaml(text, what, _TextLoader, "get_single_data")
+
+
+def compose_yaml(text: str, what: str) -> yaml.Node | None:
+    """Return the nodes of a YAML text, which know their lines; None for an empty text.
+
+    Raises:
+        InputError: As :func:`read_text`.
+    """
+    node: yaml.Node | None = _yaml(text, what, _TextLoader, "get_single_node")
+    return node
+
+
 def plain_scalar(text: str) -> Any:
     """Return the value of a scalar without quotes: None, a boolean, a number, or the text itself.
 
     Raises:
-        ValueError: The scalar is infinite, NaN, or too large.
+        ValueError: The scalar is infinite, NaN, too large, or a whole number with leading zeros.
     """
     if text in _NAMES:
         return _NAMES[text]
     if _NOT_FINITE.fullmatch(text):
         _refuse_constant(text)
+    if _OCTAL.fullmatch(text):
+        shown = f"{text[:40]} has leading zeros, as octal numbers have"
+        raise _Refused(f"{shown}; write {_decimal(text)}, or put it in quotes")
     if _INT.fullmatch(text):
         return _whole(text)
     return _finite(text) if _FLOAT.fullmatch(text) else text
@@ -88,7 +114,16 @@ def _read(text: str) -> Any:
     except _Refused:
         raise
     except ValueError:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return _Loader(text).get_single_data()
+
+
+def _yaml(text: str, what: str, loader: type[_Loader], method: str) -> Any:
+    if len(text) > LONGEST_LIST:
+        raise InputError(f"{what}: too long: {len(text)} characters, the limit is {LONGEST_LIST}")
+    try:
+        return getattr(loader(text), method)()
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise InputError(f"{what}: not YAML: {one_line(_reason(error), _SHOWN)}") from error
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -108,6 +143,10 @@ def _whole(text: str) -> int:
     if len(text) > _MOST_DIGITS:
         raise _Refused(f"{text[:20]}… is too large")
     return int(text)
+
+
+def _decimal(text: str) -> str:
+    return text[:40].lstrip("+-0") or "0"
 
 
 def _finite(text: str) -> float:
@@ -162,6 +201,8 @@ class _Loader(yaml.SafeLoader):
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
+        if isinstance(node, yaml.MappingNode):
+            _refuse_twins(node)
         return node
 
     def plain_or_quoted(self, node: yaml.ScalarNode) -> Any:
@@ -170,16 +211,29 @@ class _Loader(yaml.SafeLoader):
 
     def mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
         """Return a mapping; its keys are texts and are not converted to other types."""
-        pairs = []
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise _Refused(f"a key must be a text, not a list or a mapping{_place(key)}")
-            pairs.append((key.value, self.construct_object(value, deep=True)))
-        return _without_twins(pairs)
+        return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
 
     def sequence(self, node: yaml.SequenceNode) -> list[Any]:
         """Return a list."""
         return [self.construct_object(each, deep=True) for each in node.value]
+
+
+class _TextLoader(_Loader):
+    """Reads all scalars as texts; an absent value and ``null`` as None."""
+
+    def plain_or_quoted(self, node: yaml.ScalarNode) -> Any:
+        """Return the text of a scalar."""
+        return None if node.style is None and _NAMES.get(node.value, node) is None else node.value
+
+
+def _refuse_twins(node: yaml.MappingNode) -> None:
+    keys = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _Refused(f"a key must be a text, not a list or a mapping{_place(key)}")
+        if key.value in keys:
+            raise _Refused(f"the key {one_line(key.value, 80)!r} is given twice{_place(key)}")
+        keys.add(key.value)
 
 
 def _reason(error: Exception) -> str:
@@ -203,6 +257,7 @@ def _at(mark: Any) -> str:
     return f" (line {mark.line + 1}, column {mark.column + 1})"
 
 
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG, _Loader.plain_or_quoted)
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _Loader.mapping)
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_SEQUENCE_TAG, _Loader.sequence)
+for _kind in (_Loader, _TextLoader):
+    _kind.add_constructor(yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG, _kind.plain_or_quoted)
+    _kind.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _kind.mapping)
+    _kind.add_constructor(yaml.resolver.BaseResolver.DEFAULT_SEQUENCE_TAG, _kind.sequence)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kubeyolo.errors import InputError, one_line
 from kubeyolo.file_kinds import kind_of, placeholder_kind
+from kubeyolo.regular_files import CLASSES_SIZE, read_regular
 
 # The mark of UTF-32-LE starts with that of UTF-16-LE, so it is tested first.
 _MARKS = (
@@ -21,19 +22,21 @@ _SHOWN = 40
 _HEAD = 1024
 
 
-def read_text_file(path: Path, what: str = "") -> str:
+def read_text_file(path: Path, what: str = "", most: int = CLASSES_SIZE) -> str:
     r"""Return the text of a file, with the line ending ``\n`` and without a byte order mark.
 
     Args:
         path: The file.
         what: Kind of the file, such as "configuration", for error messages.
+        most: Largest size in bytes.
 
     Raises:
-        InputError: The file cannot be read, is not text, or has a different encoding; the message has the line.
+        InputError: The file is not a regular file, is too large, cannot be read, is not text, or has a different
+            encoding; the message has the line.
     """
     name = f"{what} {path}".strip()
     try:
-        data = path.read_bytes()
+        data = read_regular(path, most)
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror}") from error
     return decode_text(data, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -314,6 +315,10 @@ def _merged(raw: RawSplit, numbers: Int64Array, names: list[str], findings: Find
     return first, record
 
 
+def _is_not_finite(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
 def _pair(raw: RawSplit, i: int, j: int) -> str:
     ids = raw.images.ids
     return f"images {plain(ids[i])} and {plain(ids[j])} have the same file_name {raw.images.names[j]!r}"
@@ -331,6 +336,11 @@ def _sizes(raw: RawSplit, images: _Images, files: FileNames, findings: Findings,
         size = "no size" if width is None and height is None else f"the size {shown(width)} x {shown(height)}"
         return f"{raw.where}: image {plain(raw.images.ids[i])} has {size}"
 
+    refuse(
+        [int(i) for i in np.flatnonzero(~is_known) if any(_is_not_finite(column[i]) for column in columns)],
+        describe,
+        "write the size of the image in pixels, or leave it out",
+    )
     best = np.lexsort((~is_known, images.record))
     best = best[np.unique(images.record[best], return_index=True)[1]]
     size = listed[best]

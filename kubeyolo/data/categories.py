@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from kubeyolo.arrays import Int64Array
-from kubeyolo.config.class_names import clean_name
+from kubeyolo.config.class_names import clean_name, plain_name
 from kubeyolo.data.columns import canonical, duplicates, is_text, positions_of, read_keys, refuse, shown
 from kubeyolo.data.findings import Findings
 from kubeyolo.data.raw import RawSplit
 from kubeyolo.errors import InputError
+from kubeyolo.names import class_name
 
 _BACKGROUND = frozenset({"background", "__background__", "_background_", "bg"})
 _WORD = re.compile(r"[\W_]+")
@@ -117,7 +118,9 @@ def _read(raw: RawSplit, findings: Findings) -> list[_Category]:
     keys = read_keys(table.ids, describe)
     findings.add_cases("number_as_text", keys.mended, describe)
     parents = [clean_name(parent) if isinstance(parent, str) else "" for parent in table.parents]
-    names = [clean_name(str(name)) for name in table.names]
+    names = [_safe_name(str(name)) for name in table.names]
+    changed = [i for i, name in enumerate(table.names) if names[i] != plain_name(str(name))]
+    findings.add_cases("class_name_unsafe", changed, lambda i: f"{where}: category {shown(table.names[i])}")
     return [
         _Category(canonical(key), name, parent) for key, name, parent in zip(table.ids, names, parents, strict=True)
     ]
@@ -184,4 +187,9 @@ def _note_alike(categories: Categories, where: str, findings: Findings) -> None:
 
 
 def _is_name(name: object) -> bool:
-    return isinstance(name, str) and is_text(name) and bool(clean_name(name))
+    return isinstance(name, str) and is_text(name) and bool(_safe_name(name))
+
+
+def _safe_name(name: str) -> str:
+    """Return the cleaned name; of a name of invisible characters alone their numbers."""
+    return clean_name(name) or class_name(name.strip())

@@ -24,6 +24,7 @@ from kubeyolo.data.manifest import (
     SplitManifest,
     StoredFile,
 )
+from kubeyolo.documents import read_model
 from kubeyolo.errors import InputError, first_problem, suggest
 from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.cache import cache_folder
@@ -184,7 +185,7 @@ def open_dataset(place: Place, cache: Path | None = None) -> Dataset:
             f"{place}: no data set there ({MANIFEST_NAME} is missing); give the URI of a validated data set"
         ) from None
     try:
-        manifest = DatasetManifest.model_validate_json(data)
+        manifest = read_model(data, DatasetManifest, where, _REMEDY)
     except ValidationError as error:
         raise InputError(f"{where}: not a data set manifest ({first_problem(error)}); {_REMEDY}") from error
     if manifest.schema_version not in READABLE_VERSIONS:

@@ -155,6 +155,12 @@ _KINDS = (
         "kept; a class that is only in train is not evaluated, a class that is only in val cannot be learned",
         "annotate objects of these classes in both splits, or divide the images differently",
     ),
+    _corrected(
+        "class_name_unsafe",
+        "classes whose names have control characters or marks of direction, or more than 200 characters",
+        "written with the numbers of these characters, and cut",
+        "give the classes names that can be printed",
+    ),
     _warned(
         "class_names_alike",
         "classes whose names differ only in case, spaces or punctuation",

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from kubeyolo.data import tiff
 from kubeyolo.file_kinds import kind_of
+from kubeyolo.regular_files import open_regular
 
 FORMATS = "JPEG, PNG, BMP, WebP and TIFF"
 MOST_PIXELS = 1 << 30
@@ -104,7 +105,7 @@ def read_file_header(path: Path) -> Header:
         ImageFault: As :func:`read_header`.
         OSError: The file cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         front = file.read(FRONT_BYTES)
         try:
             header = read_header(front)

@@ -18,18 +18,23 @@ import numpy as np
 
 from kubeyolo.config.text_file import decode_text
 from kubeyolo.data.dataset import Dataset, Split
+from kubeyolo.data.folder import dataset_name
 from kubeyolo.data.headers import FRONT_BYTES, Header, ImageFault, Incomplete, read_header
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.layouts.names import KINDS
 from kubeyolo.data.layouts.tree import data_files
 from kubeyolo.data.manifest import DatasetManifest, SplitManifest, StoredFile
+from kubeyolo.documents import read_json
 from kubeyolo.errors import InputError
+from kubeyolo.names import name_fault
+from kubeyolo.regular_files import ANNOTATIONS_SIZE, open_regular, read_regular
 from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.place import Place
 
 TEST_DEV_LIST = "image_info_test-dev2017.json"
 _LISTS = "image_info_*.json"
+_AGAIN = "give the list of images as COCO publishes it"
 _DIGITS = 18
 """Digits of the largest id that is read as a number: it has 64 bits."""
 
@@ -120,9 +125,9 @@ def open_image_folder(root: Path, split: str, classes: Sequence[str], category_i
     index = _index(listed, headers)
     facts = [[name, each, (root / name).stat().st_size] for name, each in zip(listed.files, listed.ids, strict=True)]
     digest = sha256_bytes(json.dumps([facts, list(classes), list(category_ids)]).encode())
-    nothing = StoredFile(name="", size=0, sha256="")
+    nothing = StoredFile(name="nothing", size=0, sha256="")
     manifest = DatasetManifest(
-        name=root.resolve().name,
+        name=dataset_name(str(root)) if name_fault(root.resolve().name) else root.resolve().name,
         source=str(root),
         digest=digest,
         classes=tuple(classes),
@@ -172,7 +177,8 @@ def _listed(root: Path) -> _Listed:
 def _of_list(path: Path, images: Sequence[str]) -> _Listed:
     """Return the images of a list; each is found by its file name, in any folder below."""
     try:
-        document = json.loads(decode_text(path.read_bytes(), str(path)))
+        text = decode_text(read_regular(path, ANNOTATIONS_SIZE), str(path))
+        document = read_json(text, str(path), _AGAIN, ANNOTATIONS_SIZE)
         rows = [(_id_of(row), str(row["file_name"])) for row in document["images"]]
         categories = tuple((_id_of(row), str(row["name"])) for row in document.get("categories", ()))
     except OSError as error:
@@ -221,7 +227,7 @@ def _folder_of(name: str) -> str:
 
 def _header(path: Path) -> Header:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return read_header(file.read(FRONT_BYTES))
     except Incomplete:
         pass

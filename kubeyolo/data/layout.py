@@ -21,6 +21,7 @@ from kubeyolo.data.layouts.xml import find_cvat, find_voc
 from kubeyolo.data.layouts.yolo import find_yolo
 from kubeyolo.errors import InputError, suggest
 from kubeyolo.file_kinds import kind_of
+from kubeyolo.regular_files import open_regular
 
 FORMATS = ("coco", "yolo", "voc", "cvat", "labelme")
 _EXPECTED = (
@@ -211,7 +212,7 @@ def _describe_path(path: Path, format: str) -> str:
     if not path.is_file():
         return f"{path}: is neither a folder nor a file; give the folder of the data set"
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(1024)
     except OSError as error:
         return f"{path}: cannot be read ({error.strerror}); check the path and its permissions"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from kubeyolo.data.findings import Finding
+from kubeyolo.errors import InputError
+from kubeyolo.names import check_name
+from kubeyolo.storage.base import check_key
 
 MANIFEST_NAME = "dataset.json"
 SCHEMA_VERSION = 2
@@ -12,12 +17,30 @@ READABLE_VERSIONS = (1, 2)
 """Version 1 has no findings, layout, levels or text ids; its images are used without rotation."""
 
 
+def _name(name: str) -> str:
+    try:
+        return check_name(name, "the name")
+    except InputError as error:
+        raise ValueError(str(error)) from error
+
+
+def _file(name: str) -> str:
+    try:
+        return check_key(name)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""The name of a data set or a split, which is also the name of a folder in the cache."""
+
+
 class StoredFile(BaseModel):
-    """A file next to the manifest."""
+    """A file next to the manifest, or below it; its name does not lead out of the folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
+    name: Annotated[str, AfterValidator(_file)]
     size: int = Field(ge=0)
     sha256: str
 
@@ -27,9 +50,9 @@ class SplitManifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    images: int
-    boxes: int
-    crowd: int
+    images: int = Field(ge=0)
+    boxes: int = Field(ge=0)
+    crowd: int = Field(ge=0)
     index: StoredFile
     shards: tuple[StoredFile, ...]
 
@@ -40,12 +63,12 @@ class DatasetManifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: int = SCHEMA_VERSION
-    name: str
+    name: Name
     source: str
     digest: str
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
-    splits: dict[str, SplitManifest]
+    splits: dict[Name, SplitManifest]
     layout: str = Field("", description="The layout of the data set, in words.")
     category_keys: tuple[str, ...] | None = Field(None, description="Ids of the categories if they are texts.")
     levels: tuple[float, float] | None = Field(

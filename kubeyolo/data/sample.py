@@ -19,7 +19,9 @@ import orjson
 
 from kubeyolo.data import lookalikes, shapes
 from kubeyolo.data.scene import Scene, SceneObject
+from kubeyolo.documents import read_json
 from kubeyolo.errors import InputError, check_known
+from kubeyolo.regular_files import DOCUMENT_SIZE, read_regular
 from kubeyolo.storage.file_errors import file_errors
 from kubeyolo.storage.workspace import work_folder
 
@@ -124,8 +126,9 @@ def generate_sample_dataset(
 def _is_written(folder: Path, info: dict[str, Any]) -> bool:
     """Tell whether the folder has this data set; refuse a folder with different content."""
     try:
-        written = orjson.loads((folder / "annotations" / "val.json").read_bytes())["info"]
-    except (OSError, ValueError, KeyError, TypeError):
+        path = folder / "annotations" / "val.json"
+        written = read_json(read_regular(path, DOCUMENT_SIZE), str(path))["info"]
+    except (OSError, InputError, KeyError, TypeError):
         written = None
     if written == info:
         return True

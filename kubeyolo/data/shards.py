@@ -26,6 +26,7 @@ from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.layouts.tree import list_files
 from kubeyolo.data.layouts.types import REQUIRED_SPLITS
 from kubeyolo.data.manifest import MANIFEST_NAME, DatasetManifest, SplitManifest, StoredFile
+from kubeyolo.documents import NotJson, read_model
 from kubeyolo.errors import InputError
 from kubeyolo.progress import track
 from kubeyolo.storage.base import NotFound, Store
@@ -328,8 +329,8 @@ def _stored_whole(store: Store, key: str, digest: str) -> DatasetManifest | None
     The contents of local files are checked; for objects, which cannot be modified, checking the size is enough.
     """
     try:
-        manifest = DatasetManifest.model_validate_json(store.read_bytes(f"{key}/{MANIFEST_NAME}"))
-    except (NotFound, ValidationError):
+        manifest = read_model(store.read_bytes(f"{key}/{MANIFEST_NAME}"), DatasetManifest, key)
+    except (NotFound, NotJson, ValidationError):
         return None
     sizes = {stored.key: stored.size for stored in store.list(key)}
     files = [file for split in manifest.splits.values() for file in (split.index, *split.shards)]

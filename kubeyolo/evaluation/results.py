@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NamedTuple, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kubeyolo.documents import NotJson, read_model
 from kubeyolo.errors import InputError, check_known, first_problem
 from kubeyolo.evaluation.intervals import Resamples
 
@@ -151,7 +152,9 @@ class EvaluationResult(BaseModel):
             InputError: The text is not an evaluation result.
         """
         try:
-            return cls.model_validate_json(text)
+            return read_model(text, cls, "evaluation")
+        except NotJson as error:
+            raise InputError(f"not an evaluation result: {error.reason}; run evaluate again") from error
         except ValidationError as error:
             raise InputError(f"not an evaluation result: {first_problem(error)}; run evaluate again") from error
 

@@ -7,11 +7,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from kubeyolo.data.dataset import Dataset
+from kubeyolo.documents import NotJson, read_json, read_large_json
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.coco_eval import Detection
+from kubeyolo.regular_files import LIST_SIZE, read_regular
 
 _KEYS = ("image_id", "category_id", "bbox", "score")
 _BOX_NUMBERS = 4
@@ -57,7 +57,7 @@ def read_file(path: Path) -> bytes:
         InputError: The file cannot be read.
     """
     try:
-        return path.read_bytes()
+        return read_regular(path, LIST_SIZE)
     except OSError as error:
         raise InputError(f"--detections {path}: cannot be read: {error.strerror}") from error
 
@@ -84,14 +84,10 @@ def _rows(content: bytes, name: str) -> list[dict[str, Any]]:
 
 def _parsed(content: bytes, name: str) -> Any:
     try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        # Python also reads NaN and a byte order mark, so that the error can name the entry.
-        return json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{name}: not JSON ({error}); expected a COCO results file") from error
+        return read_large_json(content, name)
+    except NotJson:
+        # The other parser also reads NaN and a byte order mark, so that the error can name the entry.
+        return read_json(content, name, "expected a COCO results file", LIST_SIZE)
 
 
 def _fault(row: Any) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from kubeyolo.documents import NotJson, read_large_json
 from kubeyolo.errors import WorkError
 from kubeyolo.evaluation.coco_eval import Detection
 from kubeyolo.storage.base import NotFound
@@ -126,10 +127,10 @@ class Share:
             _Unusable: The file is damaged, or is not the share of this process.
         """
         try:
-            document = orjson.loads(self._file(rank).read())
+            document = read_large_json(self._file(rank).read(), f"the share of process {rank}")
         except NotFound:
             return None
-        except (orjson.JSONDecodeError, DamagedContent) as error:
+        except (NotJson, DamagedContent) as error:
             raise _Unusable(f"is damaged, and does not have the detections of process {rank}") from error
         if not isinstance(document, dict) or not isinstance(document.get("detections"), list):
             raise _Unusable(f"does not have the detections of process {rank}")

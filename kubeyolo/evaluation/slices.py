@@ -5,7 +5,6 @@ Slices by keys of the images use the keys that a stored data set keeps (``data.s
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 
 from kubeyolo.arrays import BoolArray, Float64Array, Int64Array
 from kubeyolo.data.index import SplitIndex
+from kubeyolo.documents import read_json
 from kubeyolo.evaluation.average_precision import average_precisions
 from kubeyolo.evaluation.matching import Matches, near_pairs, strongest
 
@@ -209,7 +209,7 @@ def _folders(index: SplitIndex) -> tuple[Int64Array, Sequence[str]]:
 
 def _facts(matches: Matches) -> list[_Division]:
     """Divide images by each key of their records that the data set keeps: many numbers by thirds, else by values."""
-    records = [json.loads(facts) for facts in matches.index.image_facts or ()]
+    records = [read_json(facts, "image_facts") for facts in matches.index.image_facts or ()]
     divisions = []
     for number, key in enumerate(dict.fromkeys(key for record in records for key in record)):
         values = [record.get(key) for record in records]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kubeyolo.documents import read_json
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError
 from kubeyolo.memory import death_cause, is_lack_of_memory, killed_for_memory
 from kubeyolo.output_streams import Show
 from kubeyolo.processes import ending, is_killed
+from kubeyolo.regular_files import DOCUMENT_SIZE, read_regular
 from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import newest_step
 from kubeyolo.work import EXIT_INTERRUPTED, Work
@@ -38,7 +39,7 @@ class Ended:
 
 def outcomes(folder: Path) -> list[dict[str, Any]]:
     """Return the outcomes that the ranks have written into the folder of a launch."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("rank-*.json"))]
+    return [read_json(read_regular(path, DOCUMENT_SIZE), str(path)) for path in sorted(folder.glob("rank-*.json"))]
 
 
 def raise_failure(folder: Path, ended: Ended, work: Work, memory_kills: int) -> None:

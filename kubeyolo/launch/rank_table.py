@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from kubeyolo.documents import NotJson, read_json
 from kubeyolo.errors import WorkError, one_line
 from kubeyolo.launch.rendezvous import Rendezvous
+from kubeyolo.regular_files import DOCUMENT_SIZE, read_regular
 
 RANK_TABLE_FILE = "RANK_TABLE_FILE"
 """Environment variable with the path of the rank table; without it the processes find each other by themselves."""
@@ -85,13 +87,11 @@ def check_rank_table(path: Path, table: dict[str, Any], rendezvous: Rendezvous) 
 def _read(path: Path) -> tuple[dict[str, Any] | None, str]:
     """Return a table that is marked as complete, or None and why there is none yet."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = read_json(read_regular(path, DOCUMENT_SIZE), str(path))
     except OSError as error:
         return None, f"cannot be read ({error.strerror})"
-    except ValueError as error:
-        return None, f"is not JSON ({one_line(error, 80)})"
-    except RecursionError:
-        return None, "is nested too deeply"
+    except NotJson as error:
+        return None, f"is {one_line(error.reason, 120)}"
     status = table.get("status") if isinstance(table, dict) else None
     return (table, "") if status == _COMPLETED else (None, f"has the status {_shown(status)}, not {_COMPLETED!r},")
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from kubeyolo.catalogue import STEPS
@@ -27,7 +25,7 @@ STORE_SECRET = "mlpipeline-minio-artifact"
 STORE_CONFIG = "kubeyolo-store"
 """ConfigMap with the address of the object store for pods."""
 
-_PRESETS = resources.files("kubeyolo.launch") / "presets"
+_PRESETS = Path(__file__).with_name("presets")
 JOB_STEPS = tuple(step.name for step in STEPS.values() if step.has_job)
 """Names of the steps that may have a job."""
 
@@ -330,7 +328,7 @@ def cluster_settings(
     name = chosen.common.get("preset")
     name = DEFAULT_PRESET if name is None else name
     check_known("cluster preset", name, cluster_presets())
-    preset = source_of(yaml.safe_load((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")), known)
+    preset = source_of(read_mapping(_PRESETS / f"{name}.yaml", "preset"), known)
     if job:
         preset = Source({}, {job: {"job": True}}).over(preset)
     settings = {}

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from kubeyolo.config.text_file import mark_of
 from kubeyolo.errors import InputError
 from kubeyolo.file_kinds import kind_of
+from kubeyolo.regular_files import LIST_SIZE, read_regular
 
 STDIN = "-"
 
@@ -45,7 +46,7 @@ def read_list(name: str) -> list[str]:
     """
     path = Path(name)
     try:
-        data = path.read_bytes()
+        data = read_regular(path, LIST_SIZE)
     except (OSError, ValueError) as error:
         what = getattr(error, "strerror", None) or error
         raise InputError(f"{name}: the list of images cannot be read: {what}") from error

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from kubeyolo.data.layouts.names import is_leftover_folder
 from kubeyolo.errors import InputError
 from kubeyolo.file_kinds import IMAGE_SUFFIXES, UNREAD_IMAGE_SUFFIXES, kind_of
+from kubeyolo.regular_files import open_regular
 from kubeyolo.storage.location import FileLocation, parse
 from kubeyolo.storage.place import Place
 
@@ -137,9 +138,9 @@ def find_sources(arguments: Iterable[str], without: Path | None = None) -> Sourc
 def is_drawn(path: Path | str) -> bool:
     """Tell whether a file was drawn by this command."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return MARK in file.read(_MARK_WITHIN)
-    except OSError:
+    except (OSError, InputError):
         return False
 
 
@@ -298,10 +299,10 @@ def _is_image(path: str, ignored: Counter[str]) -> bool:
         return not os.path.exists(path) or os.path.isfile(path)
     if not suffix and os.path.isfile(path):
         try:
-            with open(path, "rb") as file:
+            with open_regular(path) as file:
                 if (kind_of(file.read(1024)) or "").endswith(" image"):
                     return True
-        except OSError:
+        except (OSError, InputError):
             return True
     ignored[suffix or "without an ending"] += 1
     return False

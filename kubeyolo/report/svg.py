@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ElementTree
 import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 _XLINK = "{http://www.w3.org/1999/xlink}href"
 _NUMBER = re.compile(r"-?\d+\.\d+")
@@ -45,7 +46,10 @@ def inline_svg(figure: Figure, name: str, label: str) -> Markup:
         name: Prefix of the ids inside, unique on the page.
         label: A description of the chart for screen readers.
     """
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    # A name of a class may have signs of dollar and backslashes, which are not formulas.
+    for text_of_figure in figure.findobj(Text):
+        text_of_figure.set_parse_math(False)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False}):
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     root = ElementTree.fromstring(text.getvalue())

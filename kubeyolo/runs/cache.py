@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from kubeyolo.documents import NotJson, read_json
+from kubeyolo.regular_files import DOCUMENT_SIZE, read_regular
 from kubeyolo.storage.place import Place
 from kubeyolo.whole import is_whole
 
@@ -44,7 +45,7 @@ def forget_dangling(cache: Path, store_uri: str) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        content = read_json(read_regular(path, DOCUMENT_SIZE), str(path))
+    except (OSError, NotJson):
         return {}
     return content if isinstance(content, dict) else {}

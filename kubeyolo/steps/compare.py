@@ -13,6 +13,7 @@ from kubeyolo.config.schema import Config
 from kubeyolo.data.dataset import Dataset, Split
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import DatasetManifest
+from kubeyolo.documents import read_large_json
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.coco_eval import Detection
 from kubeyolo.evaluation.coco_matches import match_split
@@ -89,7 +90,8 @@ def compare(bundles: tuple[Bundle, Bundle], dataset: Dataset, evaluated: tuple[S
     watch, manifest = Stopwatch(), dataset.manifest
     results = [EvaluationResult.from_json(each.document(RESULT_NAME)) for each in evaluated]
     split = dataset.split(results[0].split)
-    rows = [index_ids(orjson.loads(each.document(DETECTIONS_NAME)), split.index, manifest) for each in evaluated]
+    detections = [read_large_json(each.document(DETECTIONS_NAME), DETECTIONS_NAME) for each in evaluated]
+    rows = [index_ids(each, split.index, manifest) for each in detections]
     first, second = (Compared(*each) for each in zip(bundles, results, rows, strict=True))
     ids = manifest.category_ids
     matches = (match_split(split.index, ids, first.detections), match_split(split.index, ids, second.detections))

@@ -5,7 +5,6 @@ Also counts the images of the data that an estimate is called with.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.digest import image_counts
 from kubeyolo.data.image_folder import is_image_folder, open_image_folder
 from kubeyolo.data.manifest import MANIFEST_NAME
+from kubeyolo.documents import NotJson, read_json
 from kubeyolo.errors import InputError, suggest
 from kubeyolo.formats import counted
 from kubeyolo.output_streams import Show
@@ -68,8 +68,8 @@ def is_stored(place: Place) -> bool:
     if isinstance(place.location, FileLocation) and place.location.path.is_file():
         return False
     try:
-        document = json.loads(place.store.read_bytes(MANIFEST_NAME))
-    except (NotFound, ValueError):
+        document = read_json(place.store.read_bytes(MANIFEST_NAME), place.uri)
+    except (NotFound, NotJson):
         return False
     return isinstance(document, dict) and {"schema_version", "digest"} <= document.keys()
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from kubeyolo.documents import NotJson, read_json
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, one_line
 from kubeyolo.formats import counted
 from kubeyolo.output_streams import Show, print_line
@@ -136,8 +137,8 @@ class MlflowRun:
         from mlflow.exceptions import RestException
 
         try:
-            document = orjson.loads((self.output / RUN_NAME).read())
-        except (NotFound, orjson.JSONDecodeError):
+            document = read_json((self.output / RUN_NAME).read(), RUN_NAME)
+        except (NotFound, NotJson):
             return ""
         with suppress(RestException, KeyError):
             return str(client.get_run(document["run_id"]).info.run_id)

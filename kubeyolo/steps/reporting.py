@@ -19,14 +19,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError, one_line
+from kubeyolo.documents import read_json
+from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError, message_line, one_line
 from kubeyolo.events import FAILURE_NAME, REPORT_NAME, Event
 from kubeyolo.output_streams import patient_streams
 from kubeyolo.steps.guard import stops_with_its_run
 from kubeyolo.steps.outcome import StoredOutcome
 from kubeyolo.storage.base import Store
 from kubeyolo.storage.cache import set_matplotlib_folder
-from kubeyolo.storage.file_errors import machine_error, system_error
+from kubeyolo.storage.file_errors import known_error
 from kubeyolo.storage.place import Place
 
 # Kubeflow sets them: the number of the try, if the step is retried, and the name of the pod.
@@ -123,7 +124,7 @@ class StepReporter:
 
     def publish_confusion(self, document: bytes, artifact: ConfusionArtifact) -> None:
         """Fill the artifact that Kubeflow draws as a confusion matrix."""
-        content = json.loads(document)
+        content = read_json(document, "confusion matrix")
         artifact.log_confusion_matrix(content["categories"], content["matrix"])
         _write_artifact(artifact.path, b"")
 
@@ -142,7 +143,7 @@ def _check_try(store: Store) -> None:
     index, run = os.environ.get(_RETRY_INDEX, ""), _run()
     if index in ("", "0") or not run or not store.exists(FAILURE_NAME):
         return
-    failure = json.loads(store.read_bytes(FAILURE_NAME))
+    failure = read_json(store.read_bytes(FAILURE_NAME), store.uri_of(FAILURE_NAME))
     if failure.get("run") == run:
         raise (InputError if failure["exit_code"] == InputError.exit_code else WorkError)(failure["message"])
 
@@ -176,8 +177,7 @@ def _reported(step: str) -> Iterator[StepReporter]:
     except KubeyoloError as error:
         _fail(reporter, str(error), error.exit_code)
     except Exception as error:
-        system = system_error(error)
-        known = machine_error(system) if system else None
+        known = known_error(error)
         if known is not None:
             _fail(reporter, f"{step}: {known}", known.exit_code)
         _fail(reporter, f"{step}: unexpected {type(error).__name__}: {one_line(error)}", 1)
@@ -186,7 +186,7 @@ def _reported(step: str) -> Iterator[StepReporter]:
 
 
 def _fail(reporter: StepReporter, message: str, exit_code: int) -> None:
-    stack = traceback.format_exc()
+    stack, message = traceback.format_exc(), message_line(message)
     report = _write_failure(reporter, message, exit_code, stack)
     fields = {"message": message, "exit_code": exit_code, "report": report, "stack": stack}
     reporter.say(Event("failed", reporter.step, fields))

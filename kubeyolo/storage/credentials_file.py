@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from configparser import ConfigParser
 from configparser import Error as ConfigParserError
-from pathlib import Path
 
 from kubeyolo.errors import InputError
+from kubeyolo.regular_files import CONFIGURATION_SIZE, read_regular
 
 CREDENTIALS_FILE = "AWS_SHARED_CREDENTIALS_FILE"
 """Environment variable with the path of the file."""
@@ -35,7 +35,7 @@ def read_credentials(uri: str, file: str) -> tuple[str, str, str]:
     parser = ConfigParser(interpolation=None)
     # The causes are left out, because they quote lines of the file.
     try:
-        parser.read_string(Path(file).read_text(encoding="utf-8-sig"), file)
+        parser.read_string(read_regular(file, CONFIGURATION_SIZE).decode("utf-8-sig"), file)
     except OSError as error:
         raise InputError(f"{where} cannot be read: {error.strerror}; correct the path, or unset the variable") from None
     except (ValueError, ConfigParserError):

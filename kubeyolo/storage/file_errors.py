@@ -120,6 +120,14 @@ def machine_errors(folder: Path, work: Path | None = None) -> Iterator[None]:
         raise known from raised
 
 
+def known_error(error: Exception) -> KubeyoloError | None:
+    """Return the error for a limit of the machine, or for input that is nested too deep; None for any other error."""
+    if isinstance(error, RecursionError):
+        return InputError("the input is nested too deep: lists in lists, or objects in objects; correct the file")
+    system = system_error(error)
+    return machine_error(system) if system else None
+
+
 def system_error(error: Exception) -> OSError | None:
     """Return an error as an ``OSError``, even if a native library reports only its text; None for other errors."""
     if isinstance(error, OSError):

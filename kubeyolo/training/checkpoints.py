@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
 from kubeyolo.arrays import Float32Array
+from kubeyolo.documents import NotJson, read_model
 from kubeyolo.output_streams import Show
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.integrity import sha256_bytes, sha256_file
@@ -165,7 +165,7 @@ def newest_step(store: Store) -> int | None:
 def newest_manifest(store: Store) -> CheckpointManifest | None:
     """Return the manifest of the newest checkpoint, or None if there is no checkpoint; its files are not checked."""
     for step in sorted(_steps(store), reverse=True):
-        with suppress(NotFound, ValidationError, orjson.JSONDecodeError):
+        with suppress(NotFound, ValidationError, NotJson):
             return read_manifest(store, checkpoint_key(step))
     return None
 
@@ -175,16 +175,18 @@ def read_manifest(store: Store, key: str) -> CheckpointManifest:
 
     Raises:
         NotFound: The manifest was not written.
-        ValueError: The manifest is damaged.
+        NotJson: The manifest is not JSON.
+        ValidationError: The manifest is damaged.
     """
-    return CheckpointManifest.model_validate(orjson.loads(store.read_bytes(f"{key}/{MANIFEST_NAME}")))
+    name = f"{key}/{MANIFEST_NAME}"
+    return read_model(store.read_bytes(name), CheckpointManifest, store.uri_of(name))
 
 
 def best_files(store: Store) -> set[str]:
     """Return the keys of the files with weights of best validations that any checkpoint in a store names."""
     keys: set[str] = set()
     for step in _steps(store, MANIFEST_NAME):
-        with suppress(NotFound, ValidationError, orjson.JSONDecodeError):
+        with suppress(NotFound, ValidationError, NotJson):
             keys |= {each.key for each in read_manifest(store, checkpoint_key(step)).best}
     return keys
 
@@ -200,7 +202,7 @@ def _read(store: Store, key: str) -> TrainingState:
         manifest = read_manifest(store, key)
     except NotFound:
         raise _Damaged(f"it is incomplete, {MANIFEST_NAME} was not written") from None
-    except (ValidationError, orjson.JSONDecodeError):
+    except (ValidationError, NotJson):
         raise _Damaged(f"{MANIFEST_NAME} is damaged") from None
     if manifest.schema_version != SCHEMA_VERSION:
         raise _Damaged(f"its schema version is {manifest.schema_version}, this program reads {SCHEMA_VERSION}")

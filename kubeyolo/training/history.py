@@ -8,6 +8,7 @@ from typing import Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from kubeyolo.documents import NotJson, read_json
 from kubeyolo.errors import InputError
 
 FILE_NAME = "history.jsonl"
@@ -97,7 +98,7 @@ class TrainingHistory:
         rows = []
         for number, line in enumerate(data.splitlines(), 1):
             try:
-                rows.append(HistoryRow.model_validate(orjson.loads(line)))
-            except (ValidationError, orjson.JSONDecodeError) as error:
+                rows.append(HistoryRow.model_validate(read_json(line, FILE_NAME)))
+            except (ValidationError, NotJson) as error:
                 raise InputError(f"{FILE_NAME}, line {number}: not a row of a training history") from error
         return cls(rows)

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from kubeyolo.documents import NotJson, read_model
 from kubeyolo.errors import one_line
 from kubeyolo.formats import duration, share_text
 from kubeyolo.output_streams import Show
@@ -233,8 +233,8 @@ def _short_temporary_folder() -> Iterator[None]:
 
 def read_summary(store: Store) -> ProfileSummary | None:
     """Return the summary in an output; None if it has none."""
-    with suppress(NotFound, ValidationError, orjson.JSONDecodeError):
-        return ProfileSummary.model_validate(orjson.loads(store.read_bytes(SUMMARY)))
+    with suppress(NotFound, ValidationError, NotJson):
+        return read_model(store.read_bytes(SUMMARY), ProfileSummary, SUMMARY)
     return None
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from kubeyolo.documents import read_model
 from kubeyolo.errors import InputError, first_problem
 from kubeyolo.storage.base import Store
 from kubeyolo.training.compilations import CompiledGraphs
@@ -108,11 +109,10 @@ def read_result(store: Store) -> TrainingResult:
         NotFound: There is no result.
         InputError: The result is damaged, or the file is not a result.
     """
-    document = store.read_bytes(RESULT_NAME)
+    document, remedy = store.read_bytes(RESULT_NAME), "choose another output with --output"
     try:
-        return TrainingResult.model_validate_json(document)
+        return read_model(document, TrainingResult, store.uri_of(RESULT_NAME), remedy)
     except ValidationError as error:
         raise InputError(
-            f"{store.uri_of(RESULT_NAME)}: not the result of a training ({first_problem(error)}); choose another "
-            "output with --output"
+            f"{store.uri_of(RESULT_NAME)}: not the result of a training ({first_problem(error)}); {remedy}"
         ) from error

@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 import yaml
 
 from kubeyolo.config.class_names import clean_name
+from kubeyolo.config.text import compose_yaml
 from kubeyolo.config.text_file import read_text_file
+from kubeyolo.documents import NotJson, read_json
 from kubeyolo.errors import InputError, one_line
 
-_LONGEST_YAML = 2_000_000
 _MOST_LINES = 6
 _NUMBERED = re.compile(r"\[?(\d+)\]?(?:\s*[:;,=|)]\s*(?=\D)|\s*[:;,=|).-]\s+|\s+)(\S.*)")
 _MARKED = re.compile(r"\[?(\d+)\]?\s*[:;=|)]\s*((?:\D.*)?)")
@@ -115,9 +115,11 @@ def _read(path: Path, text: str) -> ClassFile:
     start, reason = text.lstrip()[:1], "neither a list nor keys and values"
     if start in ("{", "["):
         try:
-            return _from_document(path, orjson.loads(text))
-        except orjson.JSONDecodeError as error:
-            reason = one_line(error, 120)
+            document = read_json(text, str(path))
+        except NotJson as error:
+            reason = error.reason
+        else:
+            return _from_document(path, document)
     if path.suffix.lower() == ".json":
         raise InputError(f"{path}: not JSON ({reason}); correct it, or give one name on each line")
     if _DARKNET_KEY.search(text):
@@ -125,7 +127,7 @@ def _read(path: Path, text: str) -> ClassFile:
     if _LABEL_MAP.match(text):
         return _from_label_map(path, text)
     if path.suffix.lower() in (".yaml", ".yml") or start in ("{", "[") or _looks_like_yaml(text):
-        node = _yaml_node(path, text)
+        node = compose_yaml(text, str(path))
         if not isinstance(node, yaml.ScalarNode | None):
             return _from_yaml(path, node)
     return _from_lines(path, text)
@@ -188,22 +190,6 @@ def _looks_like_yaml(text: str) -> bool:
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     listed = bool(lines) and all(line.startswith("- ") for line in lines)
     return listed or lines[:1] == ["---"] or _NAMES_KEY.search(text) is not None
-
-
-def _yaml_node(path: Path, text: str) -> yaml.Node | None:
-    if len(text) > _LONGEST_YAML:
-        raise InputError(f"{path}: {len(text)} characters of YAML, at most {_LONGEST_YAML} allowed; give only names")
-    try:
-        # Nodes, not values: a class may be called 010, no or null. Tags do not create objects.
-        node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}: " if mark is not None else ""
-        problem = getattr(error, "problem", None) or error
-        raise InputError(
-            f"{path}: {place}not YAML: {one_line(problem, 120)}; correct it, or give one name on each line"
-        ) from error
-    return node
 
 
 def _from_yaml(path: Path, node: yaml.Node) -> ClassFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubeyolo.config.text import DEEPEST, LONGEST, plain_scalar, read_text
+from kubeyolo.config.text import (
+    DEEPEST,
+    LONGEST,
+    LONGEST_LIST,
+    compose_yaml,
+    plain_scalar,
+    read_text,
+    read_yaml_texts,
+)
 from kubeyolo.errors import InputError
 
 LEVELS = "bcdefghi"
@@ -28,7 +37,6 @@ BOMB = "a: &a [x, x]\n" + "".join(f"{name}: &{name} [{', '.join([f'*{chr(ord(nam
         ("true", True),
         ("False", False),
         ("10", 10),
-        ("010", 10),
         ("-7", -7),
         ("1e-3", 0.001),
         ("1.5e3", 1500.0),
@@ -70,6 +78,8 @@ def test_texts_have_the_types_of_json(text: str, value: Any) -> None:
         ("a: .inf", ".inf is not a finite number"),
         ("1e999", "1e999 is too large"),
         ("1" * 5000, "is too large"),
+        ("010", "010 has leading zeros, as octal numbers have; write 10, or put it in quotes"),
+        ("a: -007", "write 7"),
         (f'{{"a": {"1" * 5000}}}', "is too large"),
         ("!!set {a}", "tags such as 'tag:yaml.org,2002:set' are not supported (line 1, column 1)"),
         ("a: !!python/object/apply:os.getcwd []", "tags such as"),
@@ -134,4 +144,28 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 @given(st.integers(-(2**60), 2**60))
 def test_whole_numbers_are_decimal(value: int) -> None:
-    assert plain_scalar(f"{value:+012d}") == value == read_text(yaml.safe_dump(value), "a text")
+    assert plain_scalar(f"{value:+d}") == value == read_text(yaml.safe_dump(value), "a text")
+
+
+def test_texts_of_yaml_stay_texts() -> None:
+    text = "names: [no, 007, 1:30, 1e3]\nnc: 4\npath:\nval: ~\n"
+    expected = {"names": ["no", "007", "1:30", "1e3"], "nc": "4", "path": None, "val": None}
+    assert read_yaml_texts(text, "data.yaml") == expected
+
+
+@pytest.mark.parametrize("read", [read_yaml_texts, compose_yaml])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (BOMB, "anchors and aliases"),
+        ("names: [a]\nnames: [b]", "the key 'names' is given twice (line 2, column 1)"),
+        ("names: !!python/name:os.system", "tags such as"),
+        ("[" * 60, f"nested more than {DEEPEST} deep"),
+        ("x" * (LONGEST_LIST + 1), "too long"),
+        ("a: b: c", "(line 1, column 5)"),
+    ],
+)
+def test_names_in_yaml_are_read_by_the_same_rules(read: Callable[[str, str], Any], text: str, reason: str) -> None:
+    with pytest.raises(InputError) as refused:
+        read(text, "data.yaml")
+    assert str(refused.value).startswith("data.yaml: ") and reason in str(refused.value)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kubeyolo.data.layouts.names import IMAGE_FOLDERS, KINDS, is_leftover, is_leftover_folder
 from kubeyolo.errors import InputError
+from kubeyolo.regular_files import CLASSES_SIZE, read_regular
 
 
 @dataclass(eq=False, slots=True)
@@ -145,14 +146,14 @@ def _walk(path: str, prefix: str, above: frozenset[str]) -> Iterator[str]:
         yield from _walk(entry.path, f"{prefix}{entry.name}/", inside)
 
 
-def read_file(path: Path) -> bytes:
-    """Return the content of a file.
+def read_file(path: Path, most: int = CLASSES_SIZE) -> bytes:
+    """Return the content of a file of at most ``most`` bytes.
 
     Raises:
-        InputError: The file cannot be read.
+        InputError: The file is not a regular file, is too large, or cannot be read.
     """
     with read_errors(path):
-        return path.read_bytes()
+        return read_regular(path, most)
 
 
 @contextmanager

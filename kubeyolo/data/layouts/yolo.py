@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
+from kubeyolo.config.text import read_yaml_texts
 from kubeyolo.config.text_file import decode_text
 from kubeyolo.data.layouts.names import split_of
 from kubeyolo.data.layouts.paired import (
@@ -30,16 +29,6 @@ NAME_FILES = frozenset({"classes", "obj", "coco", "voc", "names", "class_names",
 
 LABELS = PairedFormat("txt", frozenset({"labels", "label"}), NAME_FILES | {"train", "val", "valid", "test"})
 _SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-
-
-class _TextLoader(yaml.SafeLoader):
-    """Reads all values of YAML as text: a class ``no`` is not False, and ``007`` is not 7."""
-
-
-_TextLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":null", ":merge"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 @dataclass
@@ -116,10 +105,9 @@ def describe_yaml(path: str, data: bytes) -> Description | None:
         LayoutProblem: The file is not YAML, or a value has the wrong form.
     """
     try:
-        # S506: the loader is a SafeLoader with fewer types.
-        document = yaml.load(decode_text(data, str(path)), Loader=_TextLoader)  # noqa: S506
-    except (yaml.YAMLError, InputError, RecursionError) as error:
-        raise LayoutProblem(f"{path} cannot be read as YAML ({' '.join(str(error).split())}); correct it") from None
+        document = read_yaml_texts(decode_text(data, path), path)
+    except InputError as error:
+        raise LayoutProblem(f"{error}; correct it") from None
     if not isinstance(document, dict) or not ({"train", "val", "names"} & set(document)):
         return None
     description = Description(path, base=str(document.get("path") or ""))

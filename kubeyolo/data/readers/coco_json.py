@@ -7,7 +7,6 @@ decoded again without types; :mod:`kubeyolo.data.annotations` then corrects or r
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,16 @@ from kubeyolo.data.boxes import is_without_box
 from kubeyolo.data.columns import refuse
 from kubeyolo.data.layouts.tree import read_errors
 from kubeyolo.data.raw import RawBoxes, RawCategories, RawImages, RawSplit
+from kubeyolo.documents import NotJson, read_json
 from kubeyolo.errors import InputError
 from kubeyolo.file_kinds import kind_of
+from kubeyolo.regular_files import ANNOTATIONS_SIZE, open_regular
 
 _BOX = tuple[float, float, float, float]
 _EXPORT = "export COCO instances annotations"
+_AGAIN = "export the annotations as COCO JSON again"
+_HEAD = 1 << 16
+_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class _Image(msgspec.Struct, gc=False):
@@ -84,11 +88,11 @@ def read_coco_json(path: Path, group_key: str = "", fact_keys: Sequence[str] = (
                 return _typed(str(path), document)
         except msgspec.ValidationError:
             pass
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _FAULTS:
             return _untyped(path, data, group_key, fact_keys)
     try:
         loose = msgspec.json.decode(data, type=_AnyDocument)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _FAULTS:
         return _untyped(path, data, group_key, fact_keys)
     return _loose(path, loose, group_key, fact_keys)
 
@@ -98,7 +102,13 @@ def _utf8(path: Path) -> bytes:
     with read_errors(path):
         if not path.exists():
             raise InputError(f"{path}: no such annotation file; expected annotations/<split>.json")
-        data = path.read_bytes()
+        with open_regular(path, ANNOTATIONS_SIZE) as file:
+            head = file.read(_HEAD)
+            if head and not head.strip(b"\0"):
+                # A sparse file may be larger than the memory.
+                raise InputError(f"{path}: starts with {len(head)} zero bytes; {_AGAIN}")
+            file.seek(0)
+            data = file.read()
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
         return decode_text(data, str(path)).encode()
     return data.removeprefix(codecs.BOM_UTF8)
@@ -138,11 +148,9 @@ def _untyped(path: Path, data: bytes, group_key: str, fact_keys: Sequence[str]) 
     if kind:
         raise InputError(f"{path}: is {kind}; export the annotations as COCO JSON")
     text = decode_text(data, str(path))
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        what = f"not JSON ({error})" if data.strip() else "is empty"
-        raise InputError(f"{path}: {what}; export the annotations as COCO JSON again") from None
+    if not text.strip():
+        raise InputError(f"{path}: is empty; {_AGAIN}")
+    document = read_json(text, str(path), _AGAIN, ANNOTATIONS_SIZE)
     if not isinstance(document, dict):
         raise InputError(f"{path}: not COCO: the top level is {_kind(document)}, not an object; export COCO instances")
     for key in ("images", "annotations", "categories"):
@@ -189,8 +197,8 @@ def _mask(path: Path, segmentation: Any) -> Any:
         return None
     try:
         return msgspec.json.decode(segmentation)
-    except msgspec.DecodeError as error:
-        raise InputError(f"{path}: not JSON ({error}); export the annotations as COCO JSON again") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise NotJson(str(path), f"not JSON ({error})", _AGAIN) from error
 
 
 def _images(records: list[dict[str, Any]], group_key: str, fact_keys: Sequence[str]) -> RawImages:

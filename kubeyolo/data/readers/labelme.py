@@ -6,17 +6,19 @@ import math
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from kubeyolo.config.text_file import read_text_file
 from kubeyolo.data.layouts.names import is_image_name
 from kubeyolo.data.layouts.tree import data_files
 from kubeyolo.data.layouts.types import Layout, SplitFiles
 from kubeyolo.data.raw import RawSplit
 from kubeyolo.data.readers.tables import Box, LabelledImage, SplitLabels, box_around, labels_without_image, raw_split
+from kubeyolo.documents import read_json
 from kubeyolo.errors import InputError
+from kubeyolo.regular_files import LABELS_SIZE
 
 _WITHOUT_BOX = frozenset({"point", "points", "line", "linestrip"})
+_LARGEST = 16 * LABELS_SIZE
+"""Bytes: LabelMe writes the image into its file too."""
 
 
 _Read = tuple[list[LabelledImage], list[str]]
@@ -60,10 +62,7 @@ def _read_files(folder: Path) -> _Read:
 
 
 def _document(path: Path) -> Any:
-    try:
-        return orjson.loads(read_text_file(path))
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON ({error}); save the annotations again") from None
+    return read_json(read_text_file(path, "", _LARGEST), str(path), "save the annotations again", _LARGEST)
 
 
 def _is_labelme(path: Path) -> bool:

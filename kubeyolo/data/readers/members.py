@@ -11,6 +11,7 @@ from kubeyolo.data.layouts.names import is_image_name
 from kubeyolo.data.layouts.tree import data_files
 from kubeyolo.data.layouts.types import SplitFiles
 from kubeyolo.errors import InputError
+from kubeyolo.regular_files import LIST_SIZE
 
 
 def images_of(root: Path, files: SplitFiles) -> list[str]:
@@ -35,7 +36,7 @@ def list_entries(path: Path) -> list[str]:
     Raises:
         InputError: The list cannot be read, or is not text.
     """
-    return [line.strip() for line in read_text_file(path).splitlines() if line.strip()]
+    return [line.strip() for line in read_text_file(path, "", LIST_SIZE).splitlines() if line.strip()]
 
 
 def _listed(root: Path, files: SplitFiles, names: list[str]) -> Iterable[str]:

@@ -15,14 +15,12 @@ from defusedxml.ElementTree import fromstring, iterparse
 from kubeyolo.config.text_file import decode_text
 from kubeyolo.data.layouts.tree import read_errors, read_file
 from kubeyolo.errors import InputError
-
-_LARGEST = 16 << 20
-"""Largest size in bytes of the file of one image; usual files have a few thousand."""
+from kubeyolo.regular_files import ANNOTATIONS_SIZE, LABELS_SIZE, open_regular
 
 _UNSAFE = re.compile(rb"<!(?!--)|\0")
 """Matches a document type, or UTF-16, in which a document type would not be recognized."""
 
-_FAULTS = (ParseError, DefusedXmlException, ValueError, LookupError)
+_FAULTS = (ParseError, DefusedXmlException, ValueError, LookupError, RecursionError)
 
 
 def read_small(path: Path) -> Element:
@@ -31,9 +29,7 @@ def read_small(path: Path) -> Element:
     Raises:
         InputError: The file cannot be read, is too large, is not XML, or has entities.
     """
-    data = read_file(path)
-    if len(data) > _LARGEST:
-        raise InputError(f"{path}: {len(data)} bytes, too many for the annotations of one image; check the file")
+    data = read_file(path, LABELS_SIZE)
     try:
         # Entities need a document type: without one, the parser in C is equally safe and five times as fast.
         root: Element = fromstring(data, forbid_dtd=True) if _UNSAFE.search(data) else quick_fromstring(data)
@@ -49,7 +45,7 @@ def read_large(path: Path, tags: frozenset[str]) -> Iterator[Element]:
         InputError: As :func:`read_small`.
     """
     try:
-        with read_errors(path), path.open("rb") as file:
+        with read_errors(path), open_regular(path, ANNOTATIONS_SIZE) as file:
             for _, element in iterparse(file, events=("end",), forbid_dtd=True):
                 if element.tag in tags:
                     yield element
@@ -90,5 +86,6 @@ def _refuse(path: Path, error: Exception) -> NoReturn:
         raise InputError(f"{path}: has a document type or entities, which are not supported; remove them") from error
     if "encoding" in str(error) or isinstance(error, LookupError):
         raise InputError(f"{path}: declares an encoding that is not supported ({error}); save it as UTF-8") from error
-    decode_text(read_file(path), str(path))  # raises an error that names the line if the file is not UTF-8
+    # This raises an error that names the line if the file is not UTF-8.
+    decode_text(read_file(path, ANNOTATIONS_SIZE), str(path))
     raise InputError(f"{path}: not XML ({error}); export the annotations again") from error

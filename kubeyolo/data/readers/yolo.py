@@ -20,6 +20,7 @@ from kubeyolo.data.raw import RawFinding, RawSplit
 from kubeyolo.data.readers.members import images_of
 from kubeyolo.data.readers.tables import Box, LabelledImage, box_around, labels_without_image, raw_split
 from kubeyolo.errors import InputError
+from kubeyolo.regular_files import LABELS_SIZE
 from kubeyolo.resources import usable_processors
 
 _FARTHEST = 2.0
@@ -136,7 +137,7 @@ class _LabelFinder:
 def _has_boxes(path: Path) -> bool:
     """Tell whether a text file starts with a line of numbers; all other text files are notes, or have no boxes."""
     try:
-        words = next(iter(read_text_file(path).splitlines()), "").split()
+        words = next(iter(read_text_file(path, "", LABELS_SIZE).splitlines()), "").split()
         return len([float(word) for word in words]) >= 5
     except (InputError, ValueError):
         return False
@@ -155,7 +156,7 @@ def _label_paths(stem: str, labels: str, images: str) -> Iterator[str]:
 def _boxes(path: Path, classes: int, has_keypoints: bool) -> list[tuple[int, Box]]:
     """Return class and [left, top, width, height] as fractions for each line of a label file."""
     boxes = []
-    for number, line in enumerate(read_text_file(path).splitlines(), 1):
+    for number, line in enumerate(read_text_file(path, "", LABELS_SIZE).splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
