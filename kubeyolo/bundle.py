@@ -41,11 +41,9 @@ _VERSION_DIGITS = 12
 _FOLDER_DIGITS = 16
 _FOLDER = rf"([0-9a-f]{{{_FOLDER_DIGITS}}}(-[0-9a-f]+)?)?"
 _MOST_READINGS = 5
-MOST_SIDE = 1 << 14
 _MOST_STRIDE = 1 << 10
 _MOST_ANCHOR = 1 << 20
 _LEAST_DIVISOR = 1e-6
-_MOST_SHOWN = 8
 _MOST_CHARACTERS = 100
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -338,11 +336,7 @@ def _check_values(manifest: BundleManifest) -> None:
     is_ascending = all(fine < coarse for fine, coarse in zip(strides, strides[1:], strict=False))
     if not strides or not is_ascending or not 1 <= strides[0] <= strides[-1] <= _MOST_STRIDE:
         raise _bad_value("strides", strides, f"ascending numbers of 1 to {_MOST_STRIDE}")
-    anchors = manifest.anchors
-    if len(anchors) != len(strides) or not anchors[0] or any(len(level) != len(anchors[0]) for level in anchors):
-        shape = [len(level) for level in anchors[:_MOST_SHOWN]]
-        raise _bad_value("anchors", f"levels of {shape} anchors", f"as many anchors for each of {len(strides)} strides")
-    for level in anchors:
+    for level in manifest.anchors:
         for anchor in level:
             if not all(0 < side <= _MOST_ANCHOR for side in anchor):
                 raise _bad_value("anchors", f"{anchor[0]:g} x {anchor[1]:g}", f"sides up to {_MOST_ANCHOR} pixels")

@@ -44,6 +44,10 @@ class DamagedArchive(ValueError):
     """The archive contradicts itself; the message gives the reason."""
 
 
+class TooManyMembers(DamagedArchive):
+    """The directory of the archive is larger than that of any file of weights or annotations."""
+
+
 @dataclass(frozen=True)
 class Member:
     """A member of an archive.
@@ -167,8 +171,10 @@ def _check_directory(file: BinaryIO) -> None:
     if at64 >= 0 and at64 + 48 <= len(tail):
         claims.append(struct.unpack_from("<Q", tail, at64 + 40)[0])
     directory = max(claim for claim in claims if claim != 0xFFFFFFFF) if claims != [0xFFFFFFFF] else size
-    if directory > min(size, _MOST_DIRECTORY):
-        raise DamagedArchive(f"its directory claims {directory} bytes")
+    if directory > size:
+        raise DamagedArchive(f"its directory claims {directory} bytes, the file has {size}")
+    if directory > _MOST_DIRECTORY:
+        raise TooManyMembers(f"its directory has {directory} bytes, at most {_MOST_DIRECTORY} are allowed")
 
 
 def _check_infos(path: Path, infos: list[zipfile.ZipInfo]) -> None:

@@ -37,6 +37,9 @@ UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 _FORMATS = {1: "B", 2: "c", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
 _FORMATS |= {13: "I", 16: "Q", 17: "q", 18: "Q"}
 _MOST_PAGES = 65536
+_LEAST_ENTRY = 12
+"""Bytes of an entry of a directory, 20 in BigTIFF."""
+
 _MOST_VALUES = 1 << 22
 _MOST_PACKED_STRIPS = 1 << 16
 _MOST_TILE_SIDE = 1 << 12
@@ -165,7 +168,7 @@ def directories(data: bytes) -> Iterator[Directory]:
             seen.add(offset)
             page, count, offset = _directory(data, order, is_big, offset)
             entries += count
-            if entries > len(data):  # directories that overlap
+            if entries * _LEAST_ENTRY > len(data):
                 raise TiffDamage("is a damaged TIFF (its directories overlap)")
             yield page
     except (struct.error, OverflowError) as error:

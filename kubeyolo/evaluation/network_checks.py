@@ -53,9 +53,12 @@ _MINDIR: _Messages = {
 
 @dataclass(frozen=True)
 class _Format:
-    """The numbers of the fields of a format: types of messages, and fields of nodes and tensors."""
+    """The numbers of the fields of a format: types of messages, and fields of nodes and tensors.
 
-    name: str
+    ``fault`` is the start of the message about a file that is refused.
+    """
+
+    fault: str
     messages: _Messages
     domain: int
     tensor_name: int
@@ -63,8 +66,8 @@ class _Format:
 
 
 _FORMATS = {
-    "onnx": _Format("an ONNX", _ONNX, domain=7, tensor_name=8, external=(13, 14)),
-    "mindir": _Format("a MINDIR", _MINDIR, domain=0, tensor_name=7, external=(12,)),
+    "onnx": _Format("onnxruntime cannot load it", _ONNX, domain=7, tensor_name=8, external=(13, 14)),
+    "mindir": _Format("not a readable MINDIR file", _MINDIR, domain=0, tensor_name=7, external=(12,)),
 }
 
 
@@ -143,7 +146,7 @@ def _check(path: Path, form: _Format) -> None:
             _Reader(data, form).read("model", 0, len(data), 0)
     except (_Damaged, ValueError, OverflowError, UnicodeDecodeError) as error:
         # An empty file cannot be mapped: ValueError.
-        raise InputError(f"{path}: is not {form.name} file that can be used ({error}); {_REMEDY}") from error
+        raise InputError(f"{path}: {form.fault} ({error}); {_REMEDY}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; {_REMEDY}") from error
 

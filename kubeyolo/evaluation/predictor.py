@@ -210,7 +210,6 @@ def load_predictor(
     """
     manifest = bundle.manifest
     check_network(bundle, check_runtime(runtime))
-    check_facts(manifest, bundle.uri)
     path = bundle.path(NETWORK_FILES[runtime])
     model: Runtime
     if runtime in ("mindspore", "mindir"):
@@ -222,6 +221,7 @@ def load_predictor(
             model = MindirRuntime(path, device_target, manifest)
     else:
         model = OnnxRuntime(path, manifest)
+    check_facts(manifest, bundle.uri)
     return Predictor(manifest, model, runtime, batch_size, image_size, tta)
 
 

@@ -18,7 +18,7 @@ from kubeyolo.weights.stored_array import ITEM_SIZES, Content, StoredArray
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _CRC_NAME, _CRC_DIGITS = b"crc_num", 10
-_MAX_TEXT = 4096
+_MAX_TEXT = 256
 _MAX_RANK = 16
 _MAX_TENSORS = 100_000
 _MAX_PARTS = 1_000_000

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from kubeyolo.bundle import MANIFEST_NAME
 from kubeyolo.errors import InputError, one_line
 from kubeyolo.file_kinds import kind_of
-from kubeyolo.zip_members import DamagedArchive, member_names
+from kubeyolo.zip_members import DamagedArchive, TooManyMembers, member_names
 
 HEAD = 1024
 """Bytes that are read from the start of a file."""
@@ -66,6 +66,8 @@ def is_torch_archive(path: Path) -> bool:
     """
     try:
         names = member_names(path)
+    except TooManyMembers as error:
+        raise InputError(f"{path}: is an archive with too many entries ({error}); {_OTHERWISE}") from error
     except (DamagedArchive, OSError) as error:
         raise InputError(f"{path}: {_cut_archive(path)}; get the file again") from error
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):

@@ -23,6 +23,7 @@ _MAX_HEADER = 4 << 20
 
 _MAX_RANK = 16
 _LARGEST = 1 << 62
+_MAX_NAME = 256
 _SHOWN = 40
 _DTYPES = {
     "F64": "float64",
@@ -62,6 +63,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, StoredArray], dict[str, str]
         metadata = header.pop("__metadata__", None) or {}
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
             raise ValueError("its metadata are not texts")
+        longest = max(map(len, header), default=0)
+        if longest > _MAX_NAME:
+            raise ValueError(f"a name has {longest} characters, at most {_MAX_NAME} are allowed")
         arrays = {name: _array(path, entry, start) for name, entry in header.items()}
         _check_places(path, arrays, start)
     except (ValueError, KeyError, TypeError, RecursionError, MemoryError, OSError) as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.errors import InputError, one_line
+from kubeyolo.errors import InputError
 from kubeyolo.weights.pickle_tree import Global, Pairs, PickleTree, Record, attribute, get, items, read_pickle
 from kubeyolo.weights.stored_array import ITEM_SIZES, StoredArray
 from kubeyolo.weights.torch_archive import TorchArchive, open_archive
@@ -249,8 +249,8 @@ def _are_sides(value: Any) -> bool:
 
 
 def shown(text: str) -> str:
-    """Return a text from a file for a message, shortened."""
-    return one_line(text[:_SHOWN]) + ("…" if len(text) > _SHOWN else "")
+    """Return a text from a file for a message, shortened, with control characters escaped."""
+    return repr(text[:_SHOWN])[1:-1] + ("…" if len(text) > _SHOWN else "")
 
 
 def _class_names(node: Any) -> tuple[str, ...] | None:
