@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,8 +14,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kubeyolo.config.section import MOST_PIXELS
 from kubeyolo.documents import NotJson, read_json
-from kubeyolo.errors import InputError, first_problem, suggest
+from kubeyolo.errors import InputError, first_problem, one_line, suggest
 from kubeyolo.progress import Progress
 from kubeyolo.storage.base import NotFound, Store, check_key, join_key
 from kubeyolo.storage.cache import cache_folder
@@ -40,6 +42,10 @@ _VERSION_DIGITS = 12
 _FOLDER_DIGITS = 16
 _FOLDER = rf"([0-9a-f]{{{_FOLDER_DIGITS}}}(-[0-9a-f]+)?)?"
 _MOST_READINGS = 5
+_MOST_STRIDE = 1 << 10
+_MOST_ANCHOR = 1 << 20
+_LEAST_DIVISOR = 1e-6
+_MOST_CHARACTERS = 100
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -294,11 +300,52 @@ def read_manifest(document: bytes, uri: str) -> BundleManifest:
         manifest = BundleManifest.model_validate(values)
         for name in manifest.files:
             check_key(name)
+        _check_values(manifest)
     except ValidationError as error:
         raise UnreadableManifest(f"{uri}: {first_problem(error)}; publish the bundle again") from error
     except InputError as error:
         raise UnreadableManifest(f"{uri}: {error}") from error
     return manifest
+
+
+def _check_values(manifest: BundleManifest) -> None:
+    """Refuse values with which images cannot be prepared, or outputs cannot be decoded.
+
+    Raises:
+        InputError: The message has the key and its value.
+    """
+    preprocessing = manifest.preprocessing
+    if not 0 <= preprocessing.fill <= 255:
+        raise _bad_value("preprocessing.fill", preprocessing.fill, "0 to 255")
+    if not _LEAST_DIVISOR <= preprocessing.divisor <= 1 / _LEAST_DIVISOR:
+        raise _bad_value("preprocessing.divisor", preprocessing.divisor, "a positive number, such as 255")
+    levels = preprocessing.levels
+    if levels is not None and not (all(map(math.isfinite, levels)) and levels[0] < levels[1]):
+        raise _bad_value("preprocessing.levels", levels, "two finite numbers, the smaller one first")
+    if any(not -(1 << 63) <= number < 1 << 63 for number in manifest.category_ids):
+        raise _bad_value("category_ids", "a number of more than 64 bits", "ids of 64 bits")
+    if manifest.kind != "detector":
+        return
+    if not manifest.classes:
+        raise _bad_value("classes", "[]", "the names of the classes")
+    if manifest.category_ids and len(manifest.category_ids) != len(manifest.classes):
+        needed = f"a list of {len(manifest.classes)}, an id for each class"
+        raise _bad_value("category_ids", f"a list of {len(manifest.category_ids)}", needed)
+    if not all(1 <= side <= MOST_PIXELS for side in manifest.image_size):
+        raise _bad_value("image_size", manifest.image_size, f"a height and a width of 1 to {MOST_PIXELS} pixels")
+    strides = manifest.strides
+    is_ascending = all(fine < coarse for fine, coarse in zip(strides, strides[1:], strict=False))
+    if not strides or not is_ascending or not 1 <= strides[0] <= strides[-1] <= _MOST_STRIDE:
+        raise _bad_value("strides", strides, f"ascending numbers of 1 to {_MOST_STRIDE}")
+    for level in manifest.anchors:
+        for anchor in level:
+            if not all(0 < side <= _MOST_ANCHOR for side in anchor):
+                raise _bad_value("anchors", f"{anchor[0]:g} x {anchor[1]:g}", f"sides up to {_MOST_ANCHOR} pixels")
+
+
+def _bad_value(key: str, value: object, expected: str) -> InputError:
+    shown = one_line(value if isinstance(value, str) else repr(value), _MOST_CHARACTERS)
+    return InputError(f"{key} is {shown}, must be {expected}; publish the bundle again")
 
 
 def _digest_of(files: Mapping[str, BundleFile]) -> str:

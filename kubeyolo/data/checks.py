@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kubeyolo.data.decode import Levels, Note, decode_stored
+from kubeyolo.data.decode import Levels, Note, checked_header, decode_stored
 from kubeyolo.data.duplicates import perceptual_hash, small_grey, thumbnail
-from kubeyolo.data.headers import Header, ImageFault, read_header
+from kubeyolo.data.headers import Header, ImageFault, read_image_file
 from kubeyolo.resources import usable_processors
 
 OnProgress = Callable[[str, int, int], None]
@@ -99,7 +99,9 @@ def _read(path: Path, size: Size | None, apply_orientation: bool, levels: Levels
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             # Reading a pipe or a device may never end.
             return CheckedImage(b"", "", fault="is not a regular file", fault_code="image_missing")
-        data = path.read_bytes()
+        data = read_image_file(path)
+    except ImageFault as error:
+        return CheckedImage(b"", "", fault=str(error), fault_code="image_damaged")
     except FileNotFoundError:
         return CheckedImage(b"", "", fault="is missing", fault_code="image_missing")
     except OSError as error:
@@ -113,20 +115,24 @@ def check_image(
     """Decode and compare the bytes of one image; see :func:`check_images`."""
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        header = read_header(data)
+        header = checked_header(data)
+        orientation, note = _orientation(header, size, apply_orientation)
+        fault = _size_fault(header, orientation, size)
+        if fault[1] == "size_differs":
+            known = (note,) if note is not None else ()
+            used = header.size(orientation)
+            return CheckedImage(data, sha256, *used, orientation, known, fault=fault[0], fault_code=fault[1])
         pixels, notes = decode_stored(data, header, levels)
     except ImageFault as error:
         return CheckedImage(data, sha256, fault=str(error), fault_code="image_damaged")
     except MemoryError:
         words = f"does not fit in memory ({header.width} x {header.height} pixels); divide it into tiles"
         return CheckedImage(data, sha256, fault=words, fault_code="image_damaged")
-    orientation, note = _orientation(header, size, apply_orientation)
     if note is not None:
         notes.append(note)
     # Images are compared as stored: copies that differ only in their EXIF orientation are very rare.
     small = small_grey(pixels) if compare else None
     looks = (0, b"") if small is None else (perceptual_hash(small), thumbnail(small))
-    fault = _size_fault(header, orientation, size)
     return CheckedImage(data, sha256, *header.size(orientation), orientation, tuple(notes), *looks, *fault)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from kubeyolo.arrays import Int64Array, Pixels
 from kubeyolo.data.crops import Crops, crop_bytes, square_crop, stored_side
 from kubeyolo.data.decode import decode_file
-from kubeyolo.data.headers import ImageFault
+from kubeyolo.data.headers import ImageFault, read_image_file
 from kubeyolo.errors import InputError
 from kubeyolo.formats import share_of, share_text
 from kubeyolo.resources import usable_processors
@@ -120,7 +120,7 @@ class ClassCrops:
         path = self._root / self._files[position][0]
         try:
             with file_errors(path):
-                pixels = decode_file(path.read_bytes()).pixels
+                pixels = decode_file(read_image_file(path)).pixels
         except ImageFault as fault:
             self._note(position, str(fault))
             return None

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from kubeyolo.arrays import Pixels
 from kubeyolo.data.decode import Levels, decode_image
-from kubeyolo.data.headers import ImageFault
+from kubeyolo.data.headers import MOST_SIDE, ImageFault
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import (
     MANIFEST_NAME,
@@ -128,12 +128,10 @@ class Split:
             InputError: The shard is damaged: at the offset in the index there is no image of the annotated size.
         """
         try:
-            image = decode_image(self.read_bytes(i), self.index.orientation_of(i), self.levels)
+            size = int(self.index.width[i]), int(self.index.height[i])
+            return decode_image(self.read_bytes(i), self.index.orientation_of(i), self.levels, size)
         except ImageFault as error:
             raise self._damaged(i) from error
-        if image.shape[:2] != (self.index.height[i], self.index.width[i]):
-            raise self._damaged(i)
-        return image
 
     def _damaged(self, i: int) -> InputError:
         assert self.index.shard is not None
@@ -213,9 +211,29 @@ def _check_index(path: Path, index: SplitIndex, split: SplitManifest, classes: i
     """Refuse an index that does not fit its manifest; otherwise reading outside a shard would fail during training."""
     if index.shard is None or index.offset is None or index.length is None:
         raise InputError(f"{path}: does not have the positions of the images in the shards; {_REMEDY}")
+    fault = _fault_of_index(index, split, classes)
+    if fault:
+        raise InputError(f"{path}: does not fit its {MANIFEST_NAME}: {fault}; {_REMEDY}")
+
+
+def _fault_of_index(index: SplitIndex, split: SplitManifest, classes: int) -> str:
+    assert index.shard is not None and index.offset is not None and index.length is not None
+    if (len(index), index.boxes) != (split.images, split.boxes):
+        return f"{len(index)} images with {index.boxes} boxes instead of {split.images} with {split.boxes}"
+    if ((index.box_class < 0) | (index.box_class >= classes)).any():
+        return f"a box has a class outside of 0 to {classes - 1}"
+    if not np.isfinite(index.box_xywh).all() or not np.isfinite(index.box_area).all():
+        return "a box has coordinates or an area that are infinite or NaN"
+    if (index.box_xywh[:, 2:] < 0).any():
+        return "a box has a negative size"
+    sides = np.stack([index.width, index.height])
+    if (sides < 1).any() or (sides > MOST_SIDE).any():
+        return f"an image has a side of less than 1 or more than {MOST_SIDE} pixels"
     sizes = np.array([file.size for file in split.shards], np.int64)
-    good = (len(index), index.boxes) == (split.images, split.boxes)
-    good = good and not ((index.box_class < 0) | (index.box_class >= classes)).any()
-    good = good and not ((index.shard < 0) | (index.shard >= len(sizes)) | (index.offset < 0)).any()
-    if not good or (index.offset + index.length > sizes[index.shard]).any():
-        raise InputError(f"{path}: does not fit its {MANIFEST_NAME}; {_REMEDY}")
+    if ((index.shard < 0) | (index.shard >= len(sizes))).any():
+        return f"an image is in a shard outside of 0 to {len(sizes) - 1}"
+    # Written so that no sum overflows.
+    ends = sizes[index.shard]
+    if ((index.length < 1) | (index.offset < 0) | (index.offset > ends) | (index.length > ends - index.offset)).any():
+        return "an image is outside of its shard"
+    return ""

@@ -6,7 +6,6 @@ import io
 import logging
 import struct
 import warnings
-import zlib
 from dataclasses import dataclass
 
 import cv2
@@ -15,8 +14,8 @@ from PIL import Image as Pillow
 
 from kubeyolo.arrays import AnyArray, Pixels
 from kubeyolo.data import png, tiff
-from kubeyolo.data.headers import Header, ImageFault, read_header
-from kubeyolo.data.jpeg import decode_jpeg, light_of_inks, look_at_jpeg
+from kubeyolo.data.headers import FREE_BYTES, Header, ImageFault, check_growth, check_scans, read_header
+from kubeyolo.data.jpeg import check_length, decode_jpeg, light_of_inks, look_at_jpeg, small_grey_jpeg
 from kubeyolo.data.letterbox import FILL
 
 Levels = tuple[float, float]
@@ -33,6 +32,8 @@ TINY = 16
 
 # The size in the header is checked before Pillow opens a file.
 Pillow.MAX_IMAGE_PIXELS = None
+# Only 16-bit PNG files that were checked reach the decoders of OpenCV, whose log would be printed to the terminal.
+cv2.setLogLevel(0)
 # Faults that Pillow warns of are noted in this module too, or Pillow raises them later.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -70,27 +71,65 @@ def decode_file(data: bytes, levels: Levels | None = None) -> Decoded:
         ImageFault: The format is not supported, a large part of the image cannot be decoded, or its samples cannot be
             scaled to 8 bits without ``levels``.
     """
-    header = read_header(data)
+    header = checked_header(data)
     pixels, notes = decode_stored(data, header, levels)
     if header.orientation != 1:
         notes.append(Note("orientation", f"EXIF orientation {header.orientation}, applied"))
     return Decoded(turned(pixels, header.orientation), tuple(notes))
 
 
-def decode_image(data: bytes, orientation: int = 1, levels: Levels | None = None) -> Pixels:
+def checked_header(data: bytes) -> Header:
+    """Return the header of an image file, after refusing files that are too expensive to decode.
+
+    Args:
+        data: The whole content of the file.
+
+    Raises:
+        ImageFault: The format is not supported, or decoding would take much more memory or time than the size of the
+            file justifies.
+    """
+    header = read_header(data)
+    if header.kind == "JPEG":
+        if 3 * header.width * header.height > FREE_BYTES:
+            check_length(data, header)
+        check_scans(data)
+    check_growth(header, len(data))
+    return header
+
+
+def decode_image(
+    data: bytes, orientation: int = 1, levels: Levels | None = None, size: tuple[int, int] | None = None
+) -> Pixels:
     """Decode an image file, checked before, to uint8 RGB (H, W, 3), and rotate or mirror it by ``orientation``.
 
     Args:
         data: The content of the file.
         orientation: How to rotate or mirror the stored pixels, 1 to 8 as in EXIF; 1 does not change them.
         levels: As :func:`decode_file`.
+        size: Width and height that the image must have after its rotation; None for any size.
 
     Raises:
-        ImageFault: As :func:`decode_file`; for a damaged JPEG only if nothing can be decoded.
+        ImageFault: As :func:`decode_file`; for a damaged JPEG only if nothing can be decoded. The image has a different
+            size; then its pixels are not decoded.
     """
-    header = read_header(data)
+    header = checked_header(data)
+    found = header.size(orientation)
+    if size is not None and found != size:
+        raise ImageFault(f"has {found[0]} x {found[1]} pixels instead of {size[0]} x {size[1]}")
     pixels = decode_jpeg(data, header) if header.kind == "JPEG" else _decode(data, header, levels, [], check=False)
     return turned(_of_size(pixels, header), orientation)
+
+
+def grey_values(data: bytes) -> Pixels:
+    """Return the grey values (h, w) of an image: of a JPEG at an eighth of its size, of other formats at full size.
+
+    Raises:
+        ImageFault: As :func:`decode_file`.
+    """
+    header = checked_header(data)
+    if header.kind == "JPEG" and header.bands != 4:
+        return small_grey_jpeg(data, header)
+    return np.asarray(cv2.cvtColor(decode_image(data), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def decode_stored(data: bytes, header: Header, levels: Levels | None = None) -> tuple[Pixels, list[Note]]:
@@ -157,25 +196,35 @@ def _decode(data: bytes, header: Header, levels: Levels | None, notes: list[Note
         if header.kind == "WebP":
             if len(data) < 8 + struct.unpack_from("<I", data, 4)[0]:
                 raise ImageFault("is a truncated WebP")
-            return _by_pillow(data, "WEBP", notes)
+            return _by_pillow(data, "WEBP", header, notes)
         if header.kind == "TIFF":
-            return _decode_tiff(data, levels, notes)
+            return _decode_tiff(data, header, levels, notes)
         return _decode_bmp(data, header, notes)
     except tiff.TiffFault as error:
         raise ImageFault(str(error)) from error
-    except ImageFault:
+    except (ImageFault, MemoryError):
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, cv2.error) as error:
+    except Exception as error:  # decoders raise errors of many kinds for damaged files
         raise ImageFault(f"is a damaged {header.kind} (its pixels cannot be decoded)") from error
 
 
-def _by_pillow(data: bytes, kind: str, notes: list[Note]) -> Pixels:
+def _by_pillow(data: bytes, kind: str, header: Header, notes: list[Note]) -> Pixels:
     """Decode 8-bit pixels; transparent pixels are blended over the grey of the letterbox."""
     with Pillow.open(io.BytesIO(data), formats=(kind,)) as image:
+        _check_size(image, header)
         if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
             rgba = np.asarray(image.convert("RGBA"))
             return over_grey(rgba[:, :, :3], rgba[:, :, 3], False, notes)
         return np.array(image.convert("RGB"))
+
+
+def _check_size(image: Pillow.Image, header: Header) -> None:
+    """Refuse a file in which Pillow finds a size other than that in the checked header, before pixels are decoded."""
+    if image.size != (header.width, header.height):
+        raise ImageFault(
+            f"is a damaged {header.kind} (it has two sizes, {header.width} x {header.height} and {image.width} x "
+            f"{image.height})"
+        )
 
 
 def over_grey(rgb: Pixels, alpha: Pixels, is_associated: bool, notes: list[Note]) -> Pixels:
@@ -206,6 +255,7 @@ def _decode_bmp(data: bytes, header: Header, notes: list[Note]) -> Pixels:
     if len(data) < needed:
         raise ImageFault("is a truncated BMP")
     with Pillow.open(io.BytesIO(data), formats=("BMP",)) as image:
+        _check_size(image, header)
         if header.alpha:
             rgba = np.asarray(image.convert("RGBA"))
             if rgba[:, :, 3].any():  # otherwise the program that wrote the file did not use the fourth byte
@@ -219,7 +269,7 @@ def _decode_png(data: bytes, header: Header, levels: Levels | None, notes: list[
     if fault:
         notes.append(Note("image_warning", fault))
     if not is_deep:
-        return _by_pillow(png.pixels_alone(data), "PNG", notes)
+        return _by_pillow(png.pixels_alone(data), "PNG", header, notes)
     deep = png.deep_samples(data, header)
     colors = deep[:, :, :3]
     shown = _three_bands(_to_eight_bits(colors, 16, levels, notes))
@@ -235,7 +285,7 @@ def _three_bands(pixels: Pixels) -> Pixels:
     return np.asarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels), np.uint8)
 
 
-def _decode_tiff(data: bytes, levels: Levels | None, notes: list[Note]) -> Pixels:
+def _decode_tiff(data: bytes, header: Header, levels: Levels | None, notes: list[Note]) -> Pixels:
     page = tiff.first_page(data)
     color = page.number(tiff.PHOTOMETRIC, tiff.BLACK_IS_ZERO)
     if 50706 in page.tags or data[8:10] == b"CR":
@@ -247,7 +297,7 @@ def _decode_tiff(data: bytes, levels: Levels | None, notes: list[Note]) -> Pixel
         if page.bands > 4:
             raise ImageFault(f"is a TIFF of {page.bands} bands with a compression for photos; save it with LZW")
         tiff.quiet_libtiff()
-        return _by_pillow(_unturned(data, page), "TIFF", notes)
+        return _by_pillow(_unturned(data, page), "TIFF", header, notes)
     deep = tiff.samples(data, page)
     if color == tiff.PALETTE:
         colors = np.array(page.tags.get(tiff.COLORS, ()), np.uint16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kubeyolo.data import tiff
+from kubeyolo.errors import InputError
 from kubeyolo.file_kinds import kind_of
 from kubeyolo.regular_files import open_regular
 
@@ -18,6 +20,21 @@ MOST_PIXELS = 1 << 30
 MOST_SIDE = 1 << 20
 FRONT_BYTES = 1 << 16
 """Number of bytes at the start of a file that nearly always contain its whole header."""
+
+MOST_GROWTH = 1000
+"""Bytes of pixels that a byte of a file may stand for, in images above :data:`FREE_BYTES`: blank images have more."""
+
+FREE_BYTES = 1 << 26
+"""Bytes of pixels of the largest image that may be blank."""
+
+MOST_FILE_BYTES = 1 << 32
+"""Largest size of an image file."""
+
+MOST_SCANS = 100
+"""Scans of the longest JPEG that is decoded; programs write about ten."""
+
+_MOST_UNKNOWN = 1 << 26
+"""Bytes of the largest file that is read although its first bytes are not those of an image."""
 
 JPEG_MAGIC = b"\xff\xd8\xff"
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -29,6 +46,10 @@ _AS_TEXT = (b"data:image/", b"/9j/", b"iVBORw0KGgo")
 _CHANGED = (b"\xc3\xbf\xc3\x98", b"\xef\xbf\xbd", b"\xc2\x89PNG", b"\x89PNG\n", b"\x89PNG\r\n\x1a\r\n")
 _TEXT_BYTES = 256
 _PNM = re.compile(rb"P[1-7F][ \t\r\n#]")
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]", re.DOTALL)
+_MOST_PICTURES = 1000
+_MOST_CHUNKS = 100_000
+_MOST_EXIF = 1 << 20
 
 
 class ImageFault(ValueError):
@@ -82,7 +103,7 @@ def read_header(data: bytes) -> Header:
     """
     try:
         header = _READERS[kind_of_image(data)](data)
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, OverflowError) as error:
         raise Incomplete("ends within its header") from error
     except tiff.TiffDamage as error:
         raise Incomplete(str(error)) from error
@@ -98,19 +119,84 @@ def read_header(data: bytes) -> Header:
     return header
 
 
+def check_growth(header: Header, size: int) -> None:
+    """Refuse an image whose pixels need much more memory than its file can justify, before they are decoded.
+
+    Args:
+        header: The header of the image.
+        size: Size of its file in bytes.
+
+    Raises:
+        ImageFault: The image is larger than :data:`FREE_BYTES` and grows by more than :data:`MOST_GROWTH`.
+    """
+    pixels = header.width * header.height
+    decoded = max(3 * pixels, pixels * header.bands * header.bits // 8)
+    if decoded > max(FREE_BYTES, MOST_GROWTH * size):
+        raise ImageFault(
+            f"is a {header.kind} of {size} bytes that would grow to {header.width} x {header.height} pixels, which "
+            "only a blank or damaged image does; remove it, or divide it into tiles"
+        )
+
+
+def check_scans(data: bytes) -> None:
+    """Refuse a JPEG with so many scans that decoding it takes minutes.
+
+    Raises:
+        ImageFault: There are more than :data:`MOST_SCANS`.
+    """
+    if data.count(b"\xff\xda") <= MOST_SCANS:
+        return
+    # Scans of thumbnails, and of pictures after the end of the first one, do not count.
+    start = next(end for marker, _, end in jpeg_segments(data) if marker == 0xDA)
+    stop = data.find(b"\xff\xd9", start)
+    count = 1 + data.count(b"\xff\xda", start, stop if stop >= 0 else len(data))
+    if count > MOST_SCANS:
+        raise ImageFault(f"is a JPEG of {count} scans, at most {MOST_SCANS} are supported; save it again")
+
+
+def open_image(path: Path) -> BinaryIO:
+    """Open a regular file for reading; a pipe or a device, which may never end, is not waited for.
+
+    Raises:
+        ImageFault: It is not a regular file.
+        OSError: It cannot be opened.
+    """
+    try:
+        return open_regular(path)
+    except InputError as error:
+        raise ImageFault("is not a regular file") from error
+
+
+def read_image_file(path: Path) -> bytes:
+    """Return the content of an image file.
+
+    Raises:
+        ImageFault: It is not a regular file, or it is large and is not an image.
+        OSError: It cannot be read.
+    """
+    with open_image(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_FILE_BYTES:
+            raise ImageFault(f"has {size} bytes, at most {MOST_FILE_BYTES} are supported: divide it into tiles")
+        if size > _MOST_UNKNOWN:
+            kind_of_image(file.read(FRONT_BYTES))
+            file.seek(0)
+        return file.read()
+
+
 def read_file_header(path: Path) -> Header:
     """Return the header of a file; the whole file is read only if its first 64 KB are not enough.
 
     Raises:
-        ImageFault: As :func:`read_header`.
+        ImageFault: As :func:`read_header`; or it is not a regular file.
         OSError: The file cannot be read.
     """
-    with open_regular(path) as file:
+    with open_image(path) as file:
         front = file.read(FRONT_BYTES)
         try:
             header = read_header(front)
         except Incomplete:
-            return read_header(front + file.read())
+            return read_header(front + file.read(MOST_FILE_BYTES))
         if header.orientation == 1 and len(front) == FRONT_BYTES:
             return replace(header, orientation=_orientation_after_pixels(file, header.kind))
         return header
@@ -121,10 +207,12 @@ def _orientation_after_pixels(file: BinaryIO, kind: str) -> int:
     if kind not in ("PNG", "WebP"):
         return 1
     position, wanted = (len(PNG_MAGIC), b"eXIf") if kind == "PNG" else (12, b"EXIF")
-    while file.seek(position) == position and len(head := file.read(8)) == 8:
+    for _ in range(_MOST_CHUNKS):
+        if file.seek(position) != position or len(head := file.read(8)) < 8:
+            break
         name, length = (head[4:], int.from_bytes(head[:4], "big")) if kind == "PNG" else struct.unpack("<4sI", head)
         if name == wanted:
-            return tiff.orientation_of_exif(file.read(length))
+            return tiff.orientation_of_exif(file.read(min(length, _MOST_EXIF)))
         position += 12 + length if kind == "PNG" else 8 + length + length % 2
     return 1
 
@@ -208,13 +296,12 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """
     position, size = 2, len(data)
     while True:
-        position = data.find(b"\xff", position)
-        if position < 0 or position + 4 > size:
+        # No segment follows the markers that are left out, nor bytes that fill the space between segments.
+        found = _MARKER.search(data, position)
+        position = size if found is None else found.start()
+        if position + 4 > size:
             raise Incomplete("is a truncated JPEG (it ends within its header)")
         marker = data[position + 1]
-        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8:  # no segment follows
-            position += 1 if marker == 0xFF else 2
-            continue
         if marker == 0xD9:
             raise ImageFault("is a damaged JPEG (it ends before its pixels)")
         end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
@@ -258,12 +345,15 @@ def _pictures_of_mpf(data: bytes, start: int, size: tuple[int, int]) -> int:
         count = index.number(0xB001, 1)
         at = block.index(struct.pack(index.order + "HHI", 0xB002, 7, 16 * count)) + 8
         (at,) = struct.unpack_from(index.order + "I", block, at)
-        entries = [struct.unpack_from(index.order + "III", block, at + 16 * i) for i in range(count)]
-    except (ValueError, StopIteration, struct.error):
+        entries = [
+            struct.unpack_from(index.order + "III", block, at + 16 * i) for i in range(min(count, _MOST_PICTURES))
+        ]
+    except (ValueError, StopIteration, OverflowError, struct.error):
         return 1
     # The type 0x02.... is a panorama, disparity or angles, 0x01.... a preview; without a type the size decides.
     kinds = [(kind & 0xFFFFFF, offset) for kind, _, offset in entries[1:]]
-    return 1 + sum(kind >> 16 == 2 or (kind == 0 and _jpeg_size(block[offset:]) == size) for kind, offset in kinds)
+    fronts = {offset: block[offset : offset + FRONT_BYTES] for kind, offset in kinds if kind == 0}
+    return 1 + sum(kind >> 16 == 2 or (kind == 0 and _jpeg_size(fronts[offset]) == size) for kind, offset in kinds)
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:

@@ -19,7 +19,7 @@ import numpy as np
 from kubeyolo.config.text_file import decode_text
 from kubeyolo.data.dataset import Dataset, Split
 from kubeyolo.data.folder import dataset_name
-from kubeyolo.data.headers import FRONT_BYTES, Header, ImageFault, Incomplete, read_header
+from kubeyolo.data.headers import Header, ImageFault, read_file_header, read_image_file
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.layouts.names import KINDS
 from kubeyolo.data.layouts.tree import data_files
@@ -27,7 +27,7 @@ from kubeyolo.data.manifest import DatasetManifest, SplitManifest, StoredFile
 from kubeyolo.documents import read_json
 from kubeyolo.errors import InputError
 from kubeyolo.names import name_fault
-from kubeyolo.regular_files import ANNOTATIONS_SIZE, open_regular, read_regular
+from kubeyolo.regular_files import ANNOTATIONS_SIZE, read_regular
 from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.place import Place
@@ -227,23 +227,18 @@ def _folder_of(name: str) -> str:
 
 def _header(path: Path) -> Header:
     try:
-        with open_regular(path) as file:
-            return read_header(file.read(FRONT_BYTES))
-    except Incomplete:
-        pass
+        return read_file_header(path)
     except ImageFault as error:
         raise InputError(f"{path}: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        return read_header(_content(path))
-    except ImageFault as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_image_file(path)
+    except ImageFault as error:
+        raise InputError(f"{path}: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields, replace
 from itertools import compress
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from kubeyolo.arrays import BoolArray, Float64Array, Int32Array, Int64Array, Pixels
-from kubeyolo.errors import InputError
+from kubeyolo.errors import InputError, one_line
+from kubeyolo.npz_file import read_npz
 
 _DTYPES: dict[str, Any] = {
     "image_id": np.int64,
@@ -31,6 +31,8 @@ _DTYPES: dict[str, Any] = {
 }
 _STORED = ("shard", "offset", "length", "orientation")
 _TEXTS = ("file_name", "image_key", "image_facts")
+_NAMES = frozenset([*_DTYPES, *_TEXTS])
+_SHOWN = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,16 +178,19 @@ class SplitIndex:
             InputError: The file is missing or is not an index.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            arrays: dict[str, Any] = read_npz(path, _NAMES)
+            for name in _TEXTS:
+                if name in arrays and (arrays[name].dtype != np.uint8 or arrays[name].ndim != 1):
+                    raise ValueError(f"{name} is not text")
             names = _unpacked(arrays.pop("file_name"))
             texts: dict[str, Any] = {
                 name: _unpacked(arrays.pop(name)) for name in ("image_key", "image_facts") if name in arrays
             }
             index = cls(file_name=names, **texts, **arrays)
             index._check()
-        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-            raise InputError(f"{path}: not an index of a data set ({error}); validate the data set again") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = one_line(error, _SHOWN)
+            raise InputError(f"{path}: not an index of a data set ({reason}); validate the data set again") from error
         return index
 
     def _check(self) -> None:
@@ -195,6 +200,8 @@ class SplitIndex:
                 continue
             if value.dtype != _DTYPES[field.name]:
                 raise ValueError(f"{field.name} is {value.dtype}")
+            if value.ndim != (2 if field.name == "box_xywh" else 1):
+                raise ValueError(f"{field.name} has {value.ndim} axes")
         images, boxes = len(self.file_name), len(self.box_id)
         lengths = {name: len(getattr(self, name)) for name in ("image_id", "width", "height")}
         lengths |= {name: len(getattr(self, name)) for name in _STORED if getattr(self, name) is not None}
@@ -207,6 +214,8 @@ class SplitIndex:
             raise ValueError(f"arrays of {boxes} boxes have different lengths")
         if self.orientation is not None and not ((self.orientation >= 1) & (self.orientation <= 8)).all():
             raise ValueError("an orientation is not 1 to 8")
+        if not images:
+            raise ValueError("there are no images")
         if self.box_start[0] != 0 or self.box_start[-1] != boxes or (np.diff(self.box_start) < 0).any():
             raise ValueError("box_start does not fit the number of boxes")
 

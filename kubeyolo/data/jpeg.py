@@ -32,6 +32,7 @@ _ZEROS = bytes(_RUN)
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _FEW_BYTES = 2
+_SMALL_FACTOR = 8
 _HEADER_WARNINGS = ("progression", "SOS parameters")
 
 
@@ -47,13 +48,29 @@ def decode_jpeg(data: bytes, header: Header) -> Pixels:
         raise ImageFault(f"is a damaged JPEG ({_plain(error)})") from error
 
 
+def small_grey_jpeg(data: bytes, header: Header) -> Pixels:
+    """Return the grey values (H / 8, W / 8) of a JPEG of brightness and colours, without computing its full pixels.
+
+    Raises:
+        ImageFault: Nothing can be decoded.
+    """
+    try:
+        data = _mended_header(data, header)[0]
+        grey: Pixels = simplejpeg.decode_jpeg(
+            data, "GRAY", fastdct=True, fastupsample=True, min_factor=_SMALL_FACTOR, strict=False
+        )
+    except ValueError as error:
+        raise ImageFault(f"is a damaged JPEG ({_plain(error)})") from error
+    return grey
+
+
 def look_at_jpeg(data: bytes, header: Header) -> tuple[Pixels, str, str]:
     """Return the pixels of a JPEG, and the code and the words of a note on its damage; both are empty without damage.
 
     Raises:
         ImageFault: A large part cannot be decoded.
     """
-    _check_length(data, header)
+    check_length(data, header)
     data, fault = _mended_header(data, header)
     try:
         pixels = _decode(data, header, strict=True)
@@ -116,7 +133,7 @@ def _is_adobe(data: bytes) -> bool:
     return any(marker == 0xEE and data.startswith(b"Adobe", start) for marker, start, _ in jpeg_segments(data))
 
 
-def _check_length(data: bytes, header: Header) -> None:
+def check_length(data: bytes, header: Header) -> None:
     """Refuse a file that is too short for its pixels, before memory and time are spent on decoding.
 
     Raises:

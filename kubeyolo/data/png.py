@@ -17,6 +17,8 @@ _UNDECODABLE = "is a damaged PNG (its pixels cannot be decoded)"
 # First column, first row, and steps to the next column and row, of the seven passes of an interlaced image.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _LAST_FILTER = 4
+_MOST_SIDE = 1_000_000
+"""Largest side in pixels that libpng reads."""
 
 
 def damage(data: bytes) -> str:
@@ -48,9 +50,10 @@ def pixels_alone(data: bytes) -> bytes:
 
     Decoders print faults in the removed chunks to the terminal.
     """
-    needed = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
+    needed = (b"PLTE", b"tRNS", b"IDAT")
+    header = data[len(PNG_MAGIC) : len(PNG_MAGIC) + 25]
     parts = [data[start - 8 : end + 4] for kind, start, end in png_chunks(data) if kind in needed]
-    return b"".join((PNG_MAGIC, *parts, _END))
+    return b"".join((PNG_MAGIC, header, *parts, _END))
 
 
 def color_key(data: bytes) -> NDArray[np.uint16]:
@@ -68,6 +71,8 @@ def deep_samples(data: bytes, header: Header) -> NDArray[np.uint16]:
     Raises:
         ImageFault: The pixels are damaged.
     """
+    if max(header.width, header.height) > _MOST_SIDE:
+        raise ImageFault(f"is a PNG of 16 bits with a side of more than {_MOST_SIDE} pixels; divide it into tiles")
     packed = b"".join(data[start:end] for kind, start, end in png_chunks(data) if kind == b"IDAT")
     unpacker = zlib.decompressobj()
     blocks = _blocks_of_rows(header, data[26:29])

@@ -37,11 +37,18 @@ UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 _FORMATS = {1: "B", 2: "c", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
 _FORMATS |= {13: "I", 16: "Q", 17: "q", 18: "Q"}
 _MOST_PAGES = 65536
-_MOST_VALUES = 1 << 24
+_LEAST_ENTRY = 12
+"""Bytes of an entry of a directory, 20 in BigTIFF."""
+
+_MOST_VALUES = 1 << 22
+_MOST_PACKED_STRIPS = 1 << 16
+_MOST_TILE_SIDE = 1 << 12
+_LZMA_MEMORY = 1 << 28
+_PICTURES_OF_MPF, _DNG_VERSION = 0xB001, 50706
 _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 _NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
 _PLAIN = (_NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTD)
-_MOST_EXPANDED = {_LZW: 1500, _PACKBITS: 64, _ZSTD: 1 << 15}
+_MOST_EXPANDED = {_LZW: 1500, _PACKBITS: 64, _ZSTD: 1 << 15, _DEFLATE: 1100, _OLD_DEFLATE: 1100, _LZMA: 1 << 13}
 """The largest number of bytes into which a byte can be decompressed, even in a blank image."""
 
 _COMPRESSIONS = {
@@ -60,6 +67,14 @@ _COMPRESSIONS = {
     52546: "JPEG XL",
 }
 _OTHERS_DECODE = (2, 3, 4, 7, 32771)
+
+
+_USED = frozenset(
+    (WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, BANDS, ROWS_PER_STRIP, PLANAR, PREDICTOR, COLORS)
+    + (EXTRA_SAMPLES, SAMPLE_FORMAT, _KIND, _FILL_ORDER, _STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES, _TILE_WIDTH)
+    + (_TILE_HEIGHT, _PICTURES_OF_MPF, _DNG_VERSION)
+)
+"""Tags that are read; the values of other tags may be as large as the file, in every directory again."""
 
 
 class TiffFault(ValueError):
@@ -148,15 +163,20 @@ def directories(data: bytes) -> Iterator[Directory]:
     try:
         (offset,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)
         seen: set[int] = set()
+        entries = 0
         while offset and offset not in seen and len(seen) < _MOST_PAGES:
             seen.add(offset)
-            page, offset = _directory(data, order, is_big, offset)
+            page, count, offset = _directory(data, order, is_big, offset)
+            entries += count
+            if entries * _LEAST_ENTRY > len(data):
+                raise TiffDamage("is a damaged TIFF (its directories overlap)")
             yield page
     except (struct.error, OverflowError) as error:
         raise TiffDamage("is a truncated TIFF (a directory is missing)") from error
 
 
-def _directory(data: bytes, order: str, is_big: bool, offset: int) -> tuple[Directory, int]:
+def _directory(data: bytes, order: str, is_big: bool, offset: int) -> tuple[Directory, int, int]:
+    """Return the directory at an offset, the number of its entries, and the offset of the next one."""
     count_format, entry_format, entry_size, inline = ("Q", "HHQ", 20, 8) if is_big else ("H", "HHI", 12, 4)
     (count,) = struct.unpack_from(order + count_format, data, offset)
     position = offset + struct.calcsize(order + count_format)
@@ -168,7 +188,7 @@ def _directory(data: bytes, order: str, is_big: bool, offset: int) -> tuple[Dire
         tag, kind, length = struct.unpack_from(order + entry_format, data, position)
         at = position + entry_size - inline
         form = _FORMATS.get(kind)
-        if form and length <= _MOST_VALUES:
+        if tag in _USED and form and length <= _MOST_VALUES:
             form = f"{order}{length * len(form)}{form[0]}"
             if struct.calcsize(form) > inline:
                 (at,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, at)
@@ -179,7 +199,7 @@ def _directory(data: bytes, order: str, is_big: bool, offset: int) -> tuple[Dire
                 raise TiffDamage("is a truncated TIFF (the list of its strips is missing)")
         position += entry_size
     (following,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, position)
-    return Directory(order, tags, orientation_offset), following
+    return Directory(order, tags, orientation_offset), count, following
 
 
 def first_page(data: bytes) -> Directory:
@@ -238,6 +258,8 @@ def _segments(page: Directory) -> tuple[tuple[int, ...], tuple[int, ...], tuple[
         starts, sizes = page.tags.get(_STRIPS, ()), page.tags.get(_STRIP_BYTES, ())
     if min(size) < 1:
         raise TiffDamage("is a damaged TIFF (strips or tiles without a size)")
+    if size[0] > max(_MOST_TILE_SIDE, page.width + 15) or size[1] > max(_MOST_TILE_SIDE, page.height + 15):
+        raise TiffDamage(f"is a truncated TIFF (tiles of {size[0]} x {size[1]} pixels cannot be in it)")
     across, down = -(-page.width // size[0]), -(-page.height // size[1])
     planes = page.bands if page.number(PLANAR, 1) == 2 else 1
     needed = across * down * planes
@@ -290,6 +312,8 @@ def samples(data: bytes, page: Directory) -> AnyArray:
     bands = 1 if is_planar else page.bands
     is_tiled = _TILES in page.tags
     across, down = -(-page.width // width), -(-page.height // height)
+    if len(starts) > _MOST_PACKED_STRIPS and page.compression in (_LZW, _PACKBITS, _ZSTD):
+        raise TiffFault(f"is a TIFF of {len(starts)} compressed strips; save it with strips of more rows")
     result: AnyArray | None = None
     for i, (start, size) in enumerate(zip(starts, sizes, strict=True)):
         plane, rest = divmod(i, across * down)
@@ -319,14 +343,14 @@ def _decompressed(packed: bytes, compression: int, row_bytes: int, rows: int) ->
     try:
         if compression == _NONE:
             raw = packed
+        elif needed > _MOST_EXPANDED[compression] * len(packed):
+            raw = b""
         elif compression in (_DEFLATE, _OLD_DEFLATE):
             raw = zlib.decompressobj().decompress(packed, needed)
         elif compression == _LZMA:
-            raw = lzma.LZMADecompressor().decompress(packed, needed)
-        elif needed <= _MOST_EXPANDED[compression] * len(packed):
-            raw = _decompressed_by_pillow(packed, compression, row_bytes, rows)
+            raw = lzma.LZMADecompressor(memlimit=_LZMA_MEMORY).decompress(packed, needed)
         else:
-            raw = b""
+            raw = _decompressed_by_pillow(packed, compression, row_bytes, rows)
     except (zlib.error, lzma.LZMAError, OSError, SyntaxError, ValueError, EOFError) as error:
         if compression == _ZSTD:
             raise TiffFault("is a TIFF with Zstandard compression, which is not supported; save it with LZW") from error

@@ -5,27 +5,65 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.arrays import check_finite
+from kubeyolo.arrays import Float32Array, check_finite
 from kubeyolo.bundle import BundleManifest
-from kubeyolo.errors import InputError
+from kubeyolo.config.section import MOST_PIXELS
+from kubeyolo.errors import InputError, one_line
+from kubeyolo.evaluation.network_checks import check_levels, check_mindir_file
 from kubeyolo.evaluation.runtimes import CellRuntime
+from kubeyolo.memory import is_lack_of_memory
 from kubeyolo.models.registry import build_model
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.weights.fit import NamedArray, load_named
 from kubeyolo.weights.safetensors_file import read_safetensors
 
+_LONGEST = 200
+
 
 class MindirRuntime(CellRuntime):
-    """A MINDIR file, which accepts only images of the shape that it was exported with."""
+    """A MINDIR file, which accepts only images of the shape that it was exported with.
 
-    def __init__(self, path: Path, device_target: str = "CPU") -> None:
+    Args:
+        path: The file.
+        device_target: CPU or Ascend.
+        manifest: The manifest of its bundle, with which its outputs are compared; None to accept any outputs.
+
+    Raises:
+        InputError: The file reads other files, has tensors of wrong lengths, or MindSpore cannot load it.
+    """
+
+    def __init__(self, path: Path, device_target: str = "CPU", manifest: BundleManifest | None = None) -> None:
+        check_mindir_file(path)
         configure_mindspore(device_target)
         import mindspore
         from mindspore import nn
 
+        self._path, self._manifest = path, manifest
         self.batch_size, _, *size = mindir_input_shape(path)
         self.image_size = (size[0], size[1])
-        super().__init__(nn.GraphCell(mindspore.load(str(path))))
+        try:
+            network = nn.GraphCell(mindspore.load(str(path)))
+        except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            line = one_line(error, _LONGEST)
+            raise InputError(f"{path}: MindSpore cannot load it ({line}); export the model again") from error
+        super().__init__(network)
+
+    def raw(self, images: Float32Array) -> list[Float32Array]:
+        """See :meth:`Runtime.raw`.
+
+        Raises:
+            InputError: MindSpore cannot run the network, or its outputs do not fit the bundle.
+        """
+        try:
+            levels = super().raw(images)
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            if is_lack_of_memory(f"{type(error).__name__}: {error}"):
+                raise
+            line = one_line(error, _LONGEST)
+            raise InputError(f"{self._path}: MindSpore cannot run it ({line}); export the model again") from error
+        if self._manifest is not None:
+            check_levels(self._path, levels, images.shape, self._manifest)
+        return levels
 
 
 def load_network(manifest: BundleManifest, weights: Path, device_target: str = "CPU", uri: str = "") -> Any:
@@ -70,9 +108,15 @@ def mindir_input_shape(path: Path) -> tuple[int, ...]:
         model.ParseFromString(path.read_bytes())
         shapes = [tuple(tensor.dims) for value in model.graph.input for tensor in value.tensor]
     except Exception as error:  # protobuf's errors have no public base class
-        raise InputError(f"{path}: not a readable MINDIR file ({error}); export the model again") from error
-    if len(shapes) != 1 or len(shapes[0]) != 4:
+        line = one_line(error, _LONGEST)
+        raise InputError(f"{path}: not a readable MINDIR file ({line}); export the model again") from error
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3 or not all(map(_is_side, shapes[0])):
+        found = one_line(shapes, _LONGEST)
         raise InputError(
-            f"{path}: inputs of shapes {shapes}, expected one input of shape (N, 3, H, W); export the model again"
+            f"{path}: inputs of shapes {found}, expected one input of shape (N, 3, H, W); export the model again"
         )
     return shapes[0]
+
+
+def _is_side(length: int) -> bool:
+    return 1 <= length <= MOST_PIXELS

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, Bundle
+from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, Bundle, BundleManifest
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.results import RuntimeName
+from kubeyolo.models.named_facts import model_facts
 
 NETWORK_FILES: Mapping[RuntimeName, str] = {
     "mindspore": WEIGHTS,
@@ -39,3 +40,24 @@ def check_network(bundle: Bundle, runtime: RuntimeName) -> None:
         f"{bundle.uri}: runtime = {runtime} needs the file {file}, which this bundle does not have"
         f"{'; ' if remedies else ''}{', or '.join(remedies)}"
     )
+
+
+def check_facts(manifest: BundleManifest, uri: str) -> None:
+    """Refuse a manifest whose strides or anchors its model cannot have.
+
+    Raises:
+        InputError: The model is not known, or the message has the key and its value.
+    """
+    facts = model_facts(manifest.model)
+    if manifest.strides != facts.strides:
+        raise InputError(
+            f"{uri}: strides is {list(manifest.strides)}, but model {facts.name} has {list(facts.strides)}; publish "
+            "the bundle again"
+        )
+    shape = [len(level) for level in manifest.anchors]
+    if shape != [facts.anchors_per_level] * len(facts.strides):
+        needed = f"{len(facts.strides)} levels of {facts.anchors_per_level}"
+        raise InputError(
+            f"{uri}: anchors has levels of {shape} anchors, but model {facts.name} has {needed}; publish the bundle "
+            "again"
+        )

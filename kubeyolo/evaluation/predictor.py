@@ -15,7 +15,7 @@ from kubeyolo.data.letterbox import LetterboxGeometry, letterbox
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.augmentation import VIEWS, padded_multiple
 from kubeyolo.evaluation.decode import decode
-from kubeyolo.evaluation.network_files import NETWORK_FILES, check_network
+from kubeyolo.evaluation.network_files import NETWORK_FILES, check_facts, check_network
 from kubeyolo.evaluation.nms import non_max_suppression
 from kubeyolo.evaluation.outputs import Outputs
 from kubeyolo.evaluation.results import RuntimeName, check_runtime
@@ -218,9 +218,10 @@ def load_predictor(
         if runtime == "mindspore":
             model = CellRuntime(load_network(manifest, path, device_target, bundle.uri))
         else:
-            model = MindirRuntime(path, device_target)
+            model = MindirRuntime(path, device_target, manifest)
     else:
         model = OnnxRuntime(path, manifest)
+    check_facts(manifest, bundle.uri)
     return Predictor(manifest, model, runtime, batch_size, image_size, tta)
 
 

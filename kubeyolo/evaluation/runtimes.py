@@ -8,11 +8,15 @@ from typing import Any
 
 from kubeyolo.arrays import Float32Array
 from kubeyolo.bundle import BundleManifest
-from kubeyolo.errors import InputError
+from kubeyolo.errors import InputError, one_line
+from kubeyolo.evaluation.network_checks import check_levels, check_onnx_file, check_predictions
+from kubeyolo.memory import is_lack_of_memory
 from kubeyolo.resources import usable_processors
 
 INPUT_NAME = "images"
 PREDICTIONS_NAME = "predictions"
+
+_LONGEST = 200
 
 
 class Runtime(ABC):
@@ -52,40 +56,69 @@ class OnnxRuntime(Runtime):
     """An ONNX file, float or int8, on the CPU."""
 
     def __init__(self, path: Path, manifest: BundleManifest) -> None:
+        check_onnx_file(path)
         import onnxruntime
 
+        self._path, self._manifest = path, manifest
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = usable_processors()
         options.inter_op_num_threads = 1
         # Other threads read images while the network runs: spinning would take their cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        # Errors are raised, so nothing less than fatal is printed.
+        options.log_severity_level = 4
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no public base class
-            line = str(error).splitlines()[0]
+            line = one_line(error, _LONGEST)
             raise InputError(f"{path}: onnxruntime cannot load it ({line}); export the model again") from error
         self._levels = [f"raw_{stride}" for stride in manifest.strides]
         inputs = [value.name for value in self._session.get_inputs()]
-        outputs = [value.name for value in self._session.get_outputs()]
+        outputs = {value.name: value for value in self._session.get_outputs()}
         if inputs != [INPUT_NAME] or not set(self._levels).issubset(outputs):
-            raise InputError(
-                f"{path}: inputs {inputs} and outputs {outputs}, expected {[INPUT_NAME]} and {self._levels}; "
-                "export the model again"
-            )
+            found = f"inputs {one_line(inputs, _LONGEST)} and outputs {one_line(list(outputs), _LONGEST)}"
+            raise InputError(f"{path}: {found}, expected {[INPUT_NAME]} and {self._levels}; export the model again")
         self._decodes = PREDICTIONS_NAME in outputs
-        batch, _, height, width = self._session.get_inputs()[0].shape
+        only = self._session.get_inputs()[0]
+        channels = only.shape[1] if len(only.shape) == 4 else 0
+        if only.type != "tensor(float)" or (isinstance(channels, int) and channels != 3):
+            raise InputError(
+                f"{path}: its input is {only.type} of shape {one_line(only.shape, _LONGEST)}, expected float32 of "
+                "shape (N, 3, H, W); export the model again"
+            )
+        attributes = 5 + len(manifest.classes)
+        for name in (*self._levels, *([PREDICTIONS_NAME] if self._decodes else [])):
+            shape = outputs[name].shape
+            if shape and isinstance(shape[-1], int) and shape[-1] != attributes:
+                raise InputError(
+                    f"{path}: output {name} has the shape {one_line(shape, _LONGEST)}, but the bundle has "
+                    f"{len(manifest.classes)} classes, which need {attributes} numbers for a box; export the "
+                    "model again"
+                )
+        batch, _, height, width = only.shape
         self.batch_size = batch if isinstance(batch, int) else None
         is_fixed = isinstance(height, int) and isinstance(width, int)
         self.image_size = (height, width) if is_fixed else None
 
     def raw(self, images: Float32Array) -> list[Float32Array]:
         """See :meth:`Runtime.raw`."""
-        return list(self._session.run(self._levels, {INPUT_NAME: images}))
+        levels = self._run(self._levels, images)
+        check_levels(self._path, levels, images.shape, self._manifest)
+        return levels
 
     def predictions(self, images: Float32Array) -> Float32Array | None:
         """See :meth:`Runtime.predictions`."""
         if not self._decodes:
             return None
-        decoded: Float32Array = self._session.run([PREDICTIONS_NAME], {INPUT_NAME: images})[0]
+        (decoded,) = self._run([PREDICTIONS_NAME], images)
+        check_predictions(self._path, decoded, len(images), self._manifest)
         return decoded
+
+    def _run(self, names: list[str], images: Float32Array) -> list[Float32Array]:
+        try:
+            return list(self._session.run(names, {INPUT_NAME: images}))
+        except Exception as error:  # onnxruntime's errors have no public base class
+            if is_lack_of_memory(f"{type(error).__name__}: {error}"):
+                raise
+            line = one_line(error, _LONGEST)
+            raise InputError(f"{self._path}: onnxruntime cannot run it ({line}); export the model again") from error

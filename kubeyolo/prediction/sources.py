@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from kubeyolo.data.headers import ImageFault, open_image, read_image_file
 from kubeyolo.data.layouts.names import is_leftover_folder
 from kubeyolo.errors import InputError
 from kubeyolo.file_kinds import IMAGE_SUFFIXES, UNREAD_IMAGE_SUFFIXES, kind_of
@@ -84,7 +85,9 @@ class Source:
         if self.stored:
             return _read_stored(self.name)
         try:
-            return Path(self.name).read_bytes()
+            return read_image_file(Path(self.name))
+        except ImageFault as error:
+            raise SourceFault(str(error)) from error
         except MemoryError as error:
             raise SourceFault("does not fit in memory") from error
         except (OSError, ValueError) as error:
@@ -138,9 +141,9 @@ def find_sources(arguments: Iterable[str], without: Path | None = None) -> Sourc
 def is_drawn(path: Path | str) -> bool:
     """Tell whether a file was drawn by this command."""
     try:
-        with open_regular(path) as file:
+        with open_image(Path(path)) as file:
             return MARK in file.read(_MARK_WITHIN)
-    except (OSError, InputError):
+    except (OSError, ImageFault):
         return False
 
 

@@ -17,6 +17,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from kubeyolo.arrays import Float32Array
 from kubeyolo.bundle import BundleManifest
 from kubeyolo.errors import InputError, WorkError
+from kubeyolo.evaluation.network_checks import check_onnx_file
 from kubeyolo.evaluation.predictor import network_input, prepare
 from kubeyolo.evaluation.runtimes import INPUT_NAME, PREDICTIONS_NAME
 from kubeyolo.export.mindspore_export import FILE_MODE
@@ -245,8 +246,9 @@ def _behind(graph: onnx.GraphProto, values: Sequence[str]) -> list[str]:
 
 
 def _read_model(path: Path) -> onnx.ModelProto:
+    check_onnx_file(path)
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's errors have no public base class
         raise InputError(f"{path}: not a readable ONNX file ({error}); export the model again") from error
     if [value.name for value in model.graph.input] != [INPUT_NAME]:

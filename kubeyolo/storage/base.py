@@ -235,9 +235,26 @@ class Store(ABC):
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Yield the names, relative to ``folder`` with ``/``, of all complete files below it, in any order."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.endswith(PART_SUFFIX)]
+    """Yield the names, relative to ``folder`` with ``/``, of all complete files below it, in any order.
+
+    Links to files and to folders are followed, as they are when a data set is read; a folder that contains the link to
+    it is not entered again.
+    """
+    above: dict[str, tuple[str, ...]] = {str(folder): (os.path.realpath(folder),)}
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = above.pop(parent)
+        kept = []
+        for name in folders:
+            inside, place = real, os.path.join(parent, name)
+            if os.path.islink(place):
+                target = os.path.realpath(place)
+                if any(each == target or each.startswith(target + os.sep) for each in real):
+                    continue
+                inside = (*real, target)
+            if not name.endswith(PART_SUFFIX):
+                kept.append(name)
+                above[place] = inside
+        folders[:] = kept
         for name in names:
             path = Path(parent, name)
             if not name.endswith(PART_SUFFIX) and path.is_file():

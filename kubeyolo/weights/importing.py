@@ -33,6 +33,8 @@ from kubeyolo.weights.weights_file import WeightsFile, read_weights
 # PyTorch programs that read cfg files add this to the variance; darknet adds 1e-5.
 _CFG_READERS_EPS = 1e-4
 
+MOST_CLASSES = 100_000
+"""Largest number of classes of a file of weights."""
 
 LICENCES = {
     "yolov5": "AGPL-3.0 for weights that the authors of YOLOv5 publish (before May 2023: GPL-3.0); the owner of a file "
@@ -188,8 +190,10 @@ class _GivenClasses:
         """Refuse a file of weights with a different number of classes.
 
         Raises:
-            InputError: The numbers differ.
+            InputError: The numbers differ, or there are too many classes.
         """
+        if found > MOST_CLASSES:
+            raise InputError(f"{file}: has {found} classes, at most {MOST_CLASSES} are supported; get the file again")
         if self._file is not None:
             self._file.check_number(found, str(file))
         if self.number not in (None, found):

@@ -13,12 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from kubeyolo.errors import InputError
+from kubeyolo.errors import InputError, one_line
 from kubeyolo.weights.stored_array import ITEM_SIZES, Content, StoredArray
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _CRC_NAME, _CRC_DIGITS = b"crc_num", 10
-_MAX_TEXT = 4096
+_MAX_TEXT = 256
+_MAX_RANK = 16
+_MAX_TENSORS = 100_000
+_MAX_PARTS = 1_000_000
+_SHOWN = 80
 # A value, its length, a tag, and its length: names of parameters have fewer than 128 bytes.
 _FIRST_VALUE = re.compile(rb"\x0a[\x80-\xff]{0,9}[\x00-\x7f]\x0a([\x01-\x7f])", re.DOTALL)
 
@@ -52,11 +56,15 @@ def read_mindspore_checkpoint(path: Path) -> dict[str, StoredArray]:
         with path.open("rb") as file:
             end = _checked_end(path, file)
             file.seek(0)
+            parts = 0
             while file.tell() < end:
-                _read_value(file, end, tensors)
+                parts += _read_value(file, end, tensors)
+                if len(tensors) > _MAX_TENSORS or parts > _MAX_PARTS:
+                    raise ValueError(f"more than {_MAX_TENSORS} tensors, or more than {_MAX_PARTS} slices of them")
         arrays = {name: _array(path, name, tensor) for name, tensor in tensors.items() if tensor.dtype in ITEM_SIZES}
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not a readable MindSpore checkpoint ({error}); get the file again") from error
+    except (ValueError, OverflowError, OSError) as error:
+        reason = one_line(error, 200)
+        raise InputError(f"{path}: not a readable MindSpore checkpoint ({reason}); get the file again") from error
     return arrays
 
 
@@ -72,46 +80,57 @@ def _checked_end(path: Path, file: BinaryIO) -> int:
     return size - tail
 
 
-def _read_value(file: BinaryIO, end: int, tensors: dict[str, _Tensor]) -> None:
-    number, _, length = _field(file, end)
+def _read_value(file: BinaryIO, end: int, tensors: dict[str, _Tensor]) -> int:
+    """Read a value, and return the number of slices in it."""
+    number, wire, length = _field(file, end)
     stop = file.tell() + length
-    if number != 1:
+    if number != 1 or wire != _BYTES:
         raise ValueError(f"a value was expected at byte {file.tell()}")
     name, place = "", None
     while file.tell() < stop:
-        number, _, length = _field(file, stop)
-        if number == 1:
+        number, wire, length = _field(file, stop)
+        if number == 1 and wire == _BYTES:
             name = _text(file, length)
         else:
-            if number == 2:
+            if number == 2 and wire == _BYTES:
                 place = (file.tell(), file.tell() + length)
-            file.seek(length, 1)
+            _skip(file, wire, length)
+    slices = 0
     if place is not None:
         file.seek(place[0])
-        _read_tensor(file, place[1], tensors.setdefault(name, _Tensor()))
+        slices = _read_tensor(file, place[1], tensors.setdefault(name, _Tensor()))
     file.seek(stop)
+    return slices
 
 
-def _read_tensor(file: BinaryIO, stop: int, tensor: _Tensor) -> None:
+def _skip(file: BinaryIO, wire: int, length: int) -> None:
+    if wire != _VARINT:
+        file.seek(length, 1)
+
+
+def _read_tensor(file: BinaryIO, stop: int, tensor: _Tensor) -> int:
+    """Read a tensor, or a slice of a large one, and return the number of its slices."""
     shape: list[int] = []
+    before = len(tensor.parts)
     while file.tell() < stop:
         number, wire, length = _field(file, stop)
         if number == 1 and wire == _VARINT:
             shape.append(length)
         elif number == 1:
             packed_end = file.tell() + length
-            while file.tell() < packed_end:
+            while file.tell() < packed_end and len(shape) <= _MAX_RANK:
                 shape.append(_varint(file))
-        elif number == 2:
+        elif number == 2 and wire == _BYTES:
             tensor.dtype = _text(file, length).lower()
-        elif number == 3:
+        elif number == 3 and wire == _BYTES:
             tensor.parts.append((file.tell(), length))
             file.seek(length, 1)
-        elif wire != _VARINT:
-            file.seek(length, 1)
-    if len(shape) > 16:
-        raise ValueError(f"a tensor has {len(shape)} dimensions, at most 16 are allowed")
+        else:
+            _skip(file, wire, length)
+        if len(shape) > _MAX_RANK or len(tensor.parts) - before > _MAX_PARTS:
+            raise ValueError(f"a tensor has more than {_MAX_RANK} dimensions, or more than {_MAX_PARTS} slices")
     tensor.shape = tuple(shape)
+    return len(tensor.parts) - before
 
 
 def _array(path: Path, name: str, tensor: _Tensor) -> StoredArray:
@@ -122,7 +141,9 @@ def _array(path: Path, name: str, tensor: _Tensor) -> StoredArray:
         # A scalar is written with the dimension 0.
         shape = ()
     if math.prod(shape) * item != length:
-        raise ValueError(f"{name!r} has {length} bytes, which do not fit shape {shape} and type {tensor.dtype}")
+        raise ValueError(
+            f"{name[:_SHOWN]!r} has {length} bytes, which do not fit shape {shape} and type {tensor.dtype}"
+        )
     return StoredArray(Content(path, tuple(tensor.parts)), tensor.dtype, shape)
 
 

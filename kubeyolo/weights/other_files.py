@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import tarfile
-import zipfile
 from pathlib import Path, PurePosixPath
 
 from kubeyolo.bundle import MANIFEST_NAME
 from kubeyolo.errors import InputError, one_line
 from kubeyolo.file_kinds import kind_of
+from kubeyolo.zip_members import DamagedArchive, TooManyMembers, member_names
 
 HEAD = 1024
 """Bytes that are read from the start of a file."""
@@ -44,6 +44,9 @@ def read_head(path: Path) -> bytes:
         InputError: It does not exist, or is empty, a folder, a dead link, or an address; the message names the reason.
     """
     try:
+        if not path.is_dir() and path.exists() and not path.is_file():
+            # Reading a pipe or a device may never end.
+            raise InputError(f"{path}: is not a regular file; {_OTHERWISE}")
         with path.open("rb") as file:
             head = file.read(HEAD)
     except IsADirectoryError as error:
@@ -62,9 +65,10 @@ def is_torch_archive(path: Path) -> bool:
         InputError: The archive is cut off, or is not a checkpoint; the message names its content.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+        names = member_names(path)
+    except TooManyMembers as error:
+        raise InputError(f"{path}: is an archive with too many entries ({error}); {_OTHERWISE}") from error
+    except (DamagedArchive, OSError) as error:
         raise InputError(f"{path}: {_cut_archive(path)}; get the file again") from error
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         return True

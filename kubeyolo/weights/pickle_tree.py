@@ -13,9 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubeyolo.errors import InputError
+from kubeyolo.errors import InputError, one_line
 
-MAX_OPCODES = 5_000_000
+MAX_OPCODES = 1_000_000
+"""Largest number of operations of a pickle, several times that of a large detector with its optimizer."""
+
+_MOST_NAME = 200
+"""Characters of the longest name of a module, class or function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +132,16 @@ def read_pickle(data: bytes, place: str) -> PickleTree:
     damage = ""
     try:
         machine.run(data)
-    except (_Damaged, ValueError, IndexError, TypeError, OverflowError, AttributeError) as error:
+    except (_Damaged, ValueError, IndexError, TypeError, OverflowError, AttributeError, MemoryError) as error:
         damage = str(error) or type(error).__name__
     if machine.refused:
-        shown = ", ".join(list(machine.refused)[:5])
+        shown = ", ".join(one_line(repr(name)[1:-1], _MOST_NAME) for name in list(machine.refused)[:5])
         raise InputError(
             f"{place}: its pickle calls or names {shown}, which no checkpoint needs; nothing was run or built. "
             "Do not trust this file; if it is your own, save the model's state_dict() alone"
         )
     if damage:
-        raise InputError(f"{place}: its pickle is damaged ({damage}); get the file again")
+        raise InputError(f"{place}: its pickle is damaged ({one_line(damage, _MOST_NAME)}); get the file again")
     return PickleTree(machine.root, machine.calls)
 
 
@@ -213,6 +217,8 @@ class _Machine:
     def push_global(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise _Damaged("a name is not text")
+        if len(module) + len(name) > _MOST_NAME:
+            raise _Damaged(f"a name has {len(module) + len(name)} characters, at most {_MOST_NAME} are allowed")
         found = Global(_RENAMED.get(module, module), name)
         if found.module.split(".")[0] in sys.stdlib_module_names and str(found) not in _KNOWN_CALLS:
             self.refused[str(found)] = None

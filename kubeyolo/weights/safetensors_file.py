@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.errors import InputError
+from kubeyolo.errors import InputError, one_line
 from kubeyolo.weights.stored_array import ITEM_SIZES, Content, StoredArray, WeightArray, as_float32
 
 _LENGTH = struct.Struct("<Q")
-_MAX_HEADER = 100 << 20
+_MAX_HEADER = 4 << 20
+"""Largest header in bytes; that of the largest detector has 200,000. Python needs twenty times its size in memory."""
+
+_MAX_RANK = 16
+_LARGEST = 1 << 62
+_MAX_NAME = 256
+_SHOWN = 40
 _DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -42,7 +49,7 @@ def is_safetensors(head: bytes, size: int) -> bool:
     if len(head) <= _LENGTH.size or head[_LENGTH.size : _LENGTH.size + 1] != b"{":
         return False
     (length,) = _LENGTH.unpack(head[: _LENGTH.size])
-    return 1 < length <= _MAX_HEADER and (length <= size - _LENGTH.size or b'"dtype"' in head or b"__meta" in head)
+    return 1 < length < _LARGEST and (length <= size - _LENGTH.size or b'"dtype"' in head or b"__meta" in head)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, StoredArray], dict[str, str]]:
@@ -53,13 +60,18 @@ def read_safetensors(path: Path) -> tuple[dict[str, StoredArray], dict[str, str]
     """
     try:
         header, start = _read_header(path)
-        metadata = header.pop("__metadata__", {})
+        metadata = header.pop("__metadata__", None) or {}
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("its metadata are not texts")
+        longest = max(map(len, header), default=0)
+        if longest > _MAX_NAME:
+            raise ValueError(f"a name has {longest} characters, at most {_MAX_NAME} are allowed")
         arrays = {name: _array(path, entry, start) for name, entry in header.items()}
         _check_places(path, arrays, start)
-    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
-        reason = str(error) or type(error).__name__
+    except (ValueError, KeyError, TypeError, RecursionError, MemoryError, OSError) as error:
+        reason = one_line(error, 200) or type(error).__name__
         raise InputError(f"{path}: not a readable safetensors file ({reason}); get the file again") from error
-    return arrays, {str(key): str(value) for key, value in dict(metadata).items()}
+    return arrays, metadata
 
 
 def write_safetensors(path: Path, arrays: Iterable[tuple[str, WeightArray]], metadata: Mapping[str, str]) -> None:
@@ -81,24 +93,42 @@ def write_safetensors(path: Path, arrays: Iterable[tuple[str, WeightArray]], met
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     with path.open("rb") as file:
         (length,) = _LENGTH.unpack(file.read(_LENGTH.size).ljust(_LENGTH.size, b"\0"))
-        if length > min(_MAX_HEADER, path.stat().st_size - _LENGTH.size):
-            raise ValueError(f"its header claims {length} bytes, the file has {path.stat().st_size}: it is cut off")
-        header = json.loads(file.read(length))
+        size = file.seek(0, os.SEEK_END)
+        if length > size - _LENGTH.size:
+            raise ValueError(f"its header claims {length} bytes, the file has {size}: it is cut off")
+        if length > _MAX_HEADER:
+            raise ValueError(f"its header has {length} bytes, at most {_MAX_HEADER} are allowed")
+        file.seek(_LENGTH.size)
+        header = json.loads(file.read(length), object_pairs_hook=_without_duplicates)
     if not isinstance(header, dict):
         raise ValueError("its header is not a dictionary")
     return header, _LENGTH.size + length
 
 
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name[:_SHOWN]!r} occurs twice")
+        found[name] = value
+    return found
+
+
 def _array(path: Path, entry: Any, start: int) -> StoredArray:
-    shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
-    dtype = _DTYPES.get(entry["dtype"])
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError("an array needs a type, a shape and two offsets")
+    named, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    dtype = _DTYPES.get(named) if isinstance(named, str) else None
     if dtype is None:
-        raise ValueError(f"type {entry['dtype']} is not known")
-    if not all(type(value) is int and value >= 0 for value in (*shape, begin, end)):
-        raise ValueError("a shape or offset is negative or not an integer")
+        raise ValueError(f"type {named[:_SHOWN]!r} is not known" if isinstance(named, str) else "a type is not text")
+    if not isinstance(shape, list) or not isinstance(offsets, list) or len(shape) > _MAX_RANK or len(offsets) != 2:
+        raise ValueError(f"a shape is not a list of at most {_MAX_RANK} numbers, or there are not two offsets")
+    if not all(type(value) is int and 0 <= value < _LARGEST for value in (*shape, *offsets)):
+        raise ValueError("a shape or offset is negative or not an integer, or too large")
+    begin, end = offsets
     if end - begin != math.prod(shape) * ITEM_SIZES[dtype]:
-        raise ValueError(f"an array {shape} of {dtype} claims {end - begin} bytes")
-    return StoredArray(Content(path, ((start + begin, end - begin),)), dtype, shape)
+        raise ValueError(f"an array {tuple(shape)} of {dtype} claims {end - begin} bytes")
+    return StoredArray(Content(path, ((start + begin, end - begin),)), dtype, tuple(shape))
 
 
 def _check_places(path: Path, arrays: Mapping[str, StoredArray], start: int) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from kubeyolo.arrays import AnyArray, Float32Array
 from kubeyolo.errors import InputError
+from kubeyolo.zip_members import DamagedArchive, Member, inflated
 
 ITEM_SIZES: Mapping[str, int] = {
     "float64": 8,
@@ -28,27 +29,26 @@ ITEM_SIZES: Mapping[str, int] = {
 """Bytes per element of each type in files of weights."""
 
 _PIECE = 1 << 20
+_SHORTER = "the file changed while it was read; run the command again"
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
 class Content:
-    """Bytes in parts of a file, in order, or in memory.
+    """Bytes in parts of a file, in order.
 
     Attributes:
-        path: The file; None if the bytes are in memory.
+        path: The file.
         parts: Offset and length of each part within the file.
-        memory: The bytes, if they are in memory.
     """
 
-    path: Path | None
-    parts: tuple[tuple[int, int], ...] = ()
-    memory: bytes = b""
+    path: Path
+    parts: tuple[tuple[int, int], ...]
 
     @property
     def length(self) -> int:
         """Number of bytes."""
-        return len(self.memory) if self.path is None else sum(length for _, length in self.parts)
+        return sum(length for _, length in self.parts)
 
     def read(self, start: int, length: int) -> bytes:
         """Return ``length`` bytes from ``start`` on.
@@ -56,8 +56,6 @@ class Content:
         Raises:
             InputError: The file has become shorter since it was opened.
         """
-        if self.path is None:
-            return self.memory[start : start + length]
         pieces, missing = [], length
         with self.path.open("rb") as file:
             for offset, size in self.parts:
@@ -68,7 +66,7 @@ class Content:
                     missing -= count
                 start = max(start - size, 0)
         if sum(map(len, pieces)) != length:
-            raise InputError(f"{self.path}: the file became shorter while it was read; run the command again")
+            raise InputError(f"{self.path}: {_SHORTER}")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def checksum(self) -> int:
@@ -77,6 +75,42 @@ class Content:
         for start in range(0, self.length, _PIECE):
             checksum = zlib.crc32(self.read(start, min(_PIECE, self.length - start)), checksum)
         return checksum
+
+
+@dataclass(frozen=True)
+class DeflatedContent:
+    """Bytes of a deflated member of an archive, inflated whenever they are read, so that they are never all in memory.
+
+    Attributes:
+        path: The archive.
+        member: The member.
+    """
+
+    path: Path
+    member: Member
+
+    @property
+    def length(self) -> int:
+        """Number of bytes after inflation."""
+        return self.member.size
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return ``length`` bytes from ``start`` on.
+
+        Raises:
+            InputError: The file has changed since it was opened.
+        """
+        content, at = bytearray(), 0
+        try:
+            with self.path.open("rb") as file:
+                for piece in inflated(file, self.member):
+                    content += piece[max(start - at, 0) : max(start + length - at, 0)]
+                    at += len(piece)
+                    if len(content) == length:
+                        break
+        except DamagedArchive as error:
+            raise InputError(f"{self.path}: {_SHORTER}") from error
+        return bytes(content)
 
 
 @dataclass(frozen=True)
@@ -91,7 +125,7 @@ class StoredArray:
         first: Index of the first element.
     """
 
-    content: Content
+    content: Content | DeflatedContent
     dtype: str
     shape: tuple[int, ...]
     strides: tuple[int, ...] | None = None
@@ -118,7 +152,10 @@ class StoredArray:
             InputError: The elements are not floating point numbers.
         """
         if self.dtype not in _FLOATS:
-            raise InputError(f"an array of {self.dtype} does not hold weights; export the model without quantization")
+            raise InputError(
+                f"{self.content.path}: an array of {self.dtype} does not hold weights; export the model without "
+                "quantization"
+            )
         item = ITEM_SIZES[self.dtype]
         data = self.content.read(self.first * item, self.span * item)
         if self.dtype == "bfloat16":

@@ -11,7 +11,7 @@ from kubeyolo.weights.pickle_tree import Global, Pairs, PickleTree, Record, attr
 from kubeyolo.weights.stored_array import ITEM_SIZES, StoredArray
 from kubeyolo.weights.torch_archive import TorchArchive, open_archive
 
-_STORAGES = {
+_KNOWN_STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
     "HalfStorage": "float16",
@@ -23,15 +23,24 @@ _STORAGES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
-_UNTYPED = ("torch.UntypedStorage", "torch.storage.UntypedStorage")
+_MODULES = ("torch", "torch.storage", "torch.cuda")
+_STORAGES = {Global(module, name): dtype for module in _MODULES for name, dtype in _KNOWN_STORAGES.items()}
+_UNTYPED = (Global("torch", "UntypedStorage"), Global("torch.storage", "UntypedStorage"))
+_DTYPES = {Global("torch", name): name for name in ITEM_SIZES}
 _PARTS_OF_CHECKPOINT = ("ema", "model", "state_dict", "model_state_dict", "net", "network")
 _MAX_DEPTH = 100
 _MAX_MODULES = 20_000
 _MAX_ARRAYS = 100_000
 _MAX_RANK = 16
 _MAX_CLASSES = 100_000
-# Grids may be expanded without memory; no real tensor is expanded to more than this.
-_LARGEST_EXPANDED = 1 << 30
+_MAX_NAME = 256
+_MAX_WALK = 2_000_000
+"""Names that are looked at in all modules together: a module may occur in many others."""
+
+_MAX_EXPANDED = 1 << 26
+"""Bytes that all expanded tensors together may claim beyond their storages: grids are expanded, weights never are."""
+
+_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ def read_torch_checkpoint(path: Path) -> TorchCheckpoint:
         if arrays:
             classes = _class_names(attribute(node, "names")) or _class_names(get(tree.root, "names"))
             return TorchCheckpoint(part, arrays, classes)
-    known = ", ".join(sorted({key for key, _ in items(tree.root)})[:8])
+    known = ", ".join(sorted({shown(key) for key, _ in items(tree.root)})[:8])
     content = f"keys: {known}" if known else "not a dict"
     raise InputError(f"{path}: contains no weights ({content}); give a different file")
 
@@ -89,11 +98,18 @@ class _Tensors:
 
     def __init__(self, archive: TorchArchive, tree: PickleTree) -> None:
         self._archive = archive
+        self._expanded = self._walked = 0
         self._arrays = {id(call): self._checked(call) for call in tree.calls if _is_tensor(call)}
 
     def of_mapping(self, node: Any) -> dict[str, StoredArray]:
         """Return the tensors of a state dict."""
-        return {name: array for name, value in items(node) if (array := self._array(value)) is not None}
+        found = {}
+        for name, value in items(node):
+            array = self._array(value)
+            if array is not None:
+                self._check_name(name)
+                found[name] = array
+        return found
 
     def of_module(self, module: Any) -> dict[str, StoredArray]:
         """Return the parameters and buffers of a module and its submodules, under dotted names."""
@@ -103,18 +119,37 @@ class _Tensors:
             prefix, node, depth = waiting.pop()
             visited += 1
             if depth > _MAX_DEPTH or visited > _MAX_MODULES or len(found) > _MAX_ARRAYS:
-                raise InputError(
-                    f"{self._archive.path}: its modules are nested too deeply or contain themselves; "
-                    "do not trust this file"
-                )
+                raise self._nested()
+            parts = {kind: attribute(node, kind) for kind in ("_parameters", "_buffers", "_modules")}
+            state = node.state if isinstance(node, Record) else None
+            looked_at = (*parts.values(), *(state if isinstance(state, tuple) else (state,)))
+            self._walked += sum(len(part.pairs) for part in looked_at if isinstance(part, Pairs))
+            if self._walked > _MAX_WALK or len(waiting) > _MAX_MODULES:
+                raise self._nested()
             for kind in ("_parameters", "_buffers"):
-                for name, value in items(attribute(node, kind)):
+                for name, value in items(parts[kind]):
                     array = self._array(value)
                     if array is not None:
+                        self._check_name(prefix + name)
                         found[prefix + name] = array
-            children = [(f"{prefix}{name}.", child, depth + 1) for name, child in items(attribute(node, "_modules"))]
+            children = []
+            for name, child in items(parts["_modules"]):
+                self._check_name(prefix + name)
+                children.append((f"{prefix}{name}.", child, depth + 1))
             waiting.extend(reversed(children))
         return found
+
+    def _nested(self) -> InputError:
+        return InputError(
+            f"{self._archive.path}: its modules are nested too deeply or contain themselves; do not trust this file"
+        )
+
+    def _check_name(self, name: str) -> None:
+        if len(name) > _MAX_NAME:
+            raise InputError(
+                f"{self._archive.path}: an array or module has a name of {len(name)} characters ({shown(name)}), at "
+                f"most {_MAX_NAME} are allowed; do not trust this file"
+            )
 
     def _array(self, node: Any) -> StoredArray | None:
         for _ in range(4):
@@ -145,17 +180,28 @@ class _Tensors:
         try:
             storage, first, shape, strides = call.arguments[:4]
             kind, storage_type, key, _, length = storage.value[:5]
-            untyped = str(storage_type) in _UNTYPED
+            untyped = storage_type in _UNTYPED if isinstance(storage_type, Global) else False
             named = call.arguments[6] if untyped else storage_type
         except (TypeError, ValueError, AttributeError, IndexError) as error:
             raise InputError(f"{path}: a tensor in its pickle is damaged ({error}); get the file again") from error
-        if kind != "storage" or not isinstance(key, str) or not _are_counts(first, length):
+        # No text is made of a value before its type and its length are checked: tuples may contain each other so often
+        # that their text does not fit in memory.
+        is_known = isinstance(kind, str) and kind == "storage" and isinstance(key, str) and len(key) <= _MAX_NAME
+        if not is_known or not _are_counts(first, length):
             raise InputError(f"{path}: a tensor in its pickle is damaged; get the file again")
-        if not (isinstance(shape, tuple) and isinstance(strides, tuple) and _are_counts(*shape, *strides)):
+        if not (_are_sides(shape) and _are_sides(strides)):
             raise InputError(f"{path}: the tensor of storage {key!r} has no valid shape; get the file again")
-        dtype = _dtype(named, untyped)
+        if len(shape) != len(strides):
+            raise InputError(
+                f"{path}: a tensor of storage {key!r} has shape {shape} and {len(strides)} strides; get the file again"
+            )
+        if not isinstance(named, Global):
+            raise InputError(f"{path}: storage {key!r} has no known type; get the file again")
+        dtype = (_DTYPES if untyped else _STORAGES).get(named)
         if dtype is None:
-            raise InputError(f"{path}: storage {key!r} has type {named}, which weights of a float model do not have")
+            raise InputError(
+                f"{path}: storage {key!r} has type {shown(str(named))}, which weights of a float model do not have"
+            )
         array = StoredArray(
             self._content(key, length, 1 if untyped else ITEM_SIZES[dtype]), dtype, shape, strides, first
         )
@@ -176,17 +222,13 @@ class _Tensors:
         item = ITEM_SIZES[array.dtype]
         shape, strides = array.shape, array.strides or ()
         length, size = array.content.length, array.size * item
-        if len(shape) != len(strides) or len(shape) > _MAX_RANK:
-            raise InputError(
-                f"{self._archive.path}: a tensor of storage {key!r} has shape {shape[:_MAX_RANK]} and "
-                f"{len(strides)} strides; get the file again"
-            )
         if (array.first + array.span) * item > length:
             raise InputError(
                 f"{self._archive.path}: a tensor {shape} with strides {strides} from element {array.first} on reaches "
                 f"beyond its storage {key!r} of {length} bytes; do not trust this file"
             )
-        if size > max(_LARGEST_EXPANDED, length):
+        self._expanded += max(size - length, 0)
+        if self._expanded > _MAX_EXPANDED:
             raise InputError(
                 f"{self._archive.path}: a tensor {shape} claims {size} bytes, its storage {key!r} has {length}; "
                 "do not trust this file"
@@ -194,28 +236,30 @@ class _Tensors:
 
 
 def _is_tensor(call: Record) -> bool:
-    return str(call.maker).startswith("torch._utils._rebuild_tensor")
+    return call.maker.module == "torch._utils" and call.maker.name.startswith("_rebuild_tensor")
 
 
 def _are_counts(*values: Any) -> bool:
     return all(type(value) is int and 0 <= value < 1 << 63 for value in values)
 
 
-def _dtype(named: Any, untyped: bool) -> str | None:
-    if not isinstance(named, Global):
-        return None
-    if untyped:
-        return named.name if named.module == "torch" and named.name in ITEM_SIZES else None
-    return _STORAGES.get(named.name)
+def _are_sides(value: Any) -> bool:
+    """Tell whether a value is the shape or the strides of a tensor."""
+    return isinstance(value, tuple) and len(value) <= _MAX_RANK and _are_counts(*value)
+
+
+def shown(text: str) -> str:
+    """Return a text from a file for a message, shortened, with control characters escaped."""
+    return repr(text[:_SHOWN])[1:-1] + ("…" if len(text) > _SHOWN else "")
 
 
 def _class_names(node: Any) -> tuple[str, ...] | None:
     """Return names that are a list, or a dictionary with numbers as keys."""
     if isinstance(node, Pairs):
-        numbered = {key: value for key, value in node.pairs if type(key) is int}
+        numbered = {key: value for key, value in node.pairs[:_MAX_CLASSES] if type(key) is int}
         node = [numbered.get(number) for number in range(len(numbered))]
     if not isinstance(node, list) or not 0 < len(node) <= _MAX_CLASSES:
         return None
     if not all(isinstance(name, str) for name in node):
         return None
-    return tuple(name.encode("utf-8", "replace").decode()[:200] for name in node)
+    return tuple(name[:200].encode("utf-8", "replace").decode() for name in node)

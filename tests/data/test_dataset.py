@@ -183,3 +183,48 @@ def test_levels_of_the_manifest_scale_deep_samples(small, tmp_path):
     manifest = stored.manifest.model_copy(update={"levels": (0.0, 4095.0)})
     scaled = replace(stored, manifest=manifest).split("train").read_image(2)
     np.testing.assert_array_equal(scaled[:, :, 1], np.round(grey * (255 / 4095)).astype(np.uint8))
+
+
+def with_index(folder, change):
+    """Change the arrays of the index of train; the file keeps its length."""
+    path = folder / "train-index.npz"
+    with np.load(path) as archive:
+        arrays = {name: archive[name].copy() for name in archive.files}
+    change(arrays)
+    before = path.stat().st_size
+    np.savez(path, **arrays)
+    assert path.stat().st_size == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("box_xywh", np.nan, "a box has coordinates or an area that are infinite or NaN"),
+        ("box_xywh", np.inf, "a box has coordinates or an area that are infinite or NaN"),
+        ("box_xywh", -1.0, "a box has a negative size"),
+        ("box_area", np.nan, "a box has coordinates or an area that are infinite or NaN"),
+        ("box_class", 2, "a box has a class outside of 0 to 1"),
+        ("box_class", -1, "a box has a class outside of 0 to 1"),
+        ("width", 0, "an image has a side of less than 1"),
+        ("height", 2**31 - 1, "an image has a side of less than 1 or more than 1048576 pixels"),
+        ("shard", -1, "an image is in a shard outside of 0 to 0"),
+        ("shard", 7, "an image is in a shard outside of 0 to 0"),
+        ("offset", -1, "an image is outside of its shard"),
+        ("offset", 2**63 - 1, "an image is outside of its shard"),
+        ("length", 0, "an image is outside of its shard"),
+        ("length", -5, "an image is outside of its shard"),
+        ("length", 2**63 - 1, "an image is outside of its shard"),
+    ],
+)
+def test_values_of_an_index_that_lead_out_of_their_range_are_refused(stored, name, value, words):
+    with_index(stored, lambda arrays: arrays[name].__setitem__(-1, value))
+    with pytest.raises(InputError, match=rf"train-index\.npz: does not fit its dataset\.json: {words}.*validate the"):
+        open_dataset(Place.of(stored)).index("train")
+
+
+def test_an_image_of_another_size_in_a_shard_is_not_decoded(stored, monkeypatch):
+    with_index(stored, lambda arrays: arrays["width"].__setitem__(0, 63))
+    split = open_dataset(Place.of(stored)).split("train")
+    monkeypatch.setattr("kubeyolo.data.decode.decode_jpeg", lambda *_: pytest.fail("the image was decoded"))
+    with pytest.raises(InputError, match=r"damaged, '001\.jpg' cannot be decoded from it"):
+        split.read_image(0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kubeyolo.data.layouts.tree import list_files
 from kubeyolo.errors import InputError
 from kubeyolo.storage.base import Store
 from kubeyolo.storage.copy import copy_file, copy_tree, is_file
@@ -96,3 +97,21 @@ def test_a_file_that_is_cut_off_leaves_the_old_one(
     with pytest.raises(KeyboardInterrupt):
         copy_file(str(folder / "a" / "1.bin"), str(target))
     assert content(LocalStore(target.parent)) == {"latest.json": b"{}"}
+
+
+def test_links_are_followed_as_they_are_when_a_data_set_is_read(tmp_path: Path) -> None:
+    pool, source, target = tmp_path / "pool", tmp_path / "data", tmp_path / "copy"
+    (pool / "deep").mkdir(parents=True)
+    source.mkdir()
+    (pool / "deep/a.jpg").write_bytes(b"a")
+    (pool / "b.jpg").write_bytes(b"b")
+    (source / "images").symlink_to(pool)
+    (source / "c.jpg").symlink_to(pool / "b.jpg")
+    (pool / "again").symlink_to(source)
+    (source / "itself").symlink_to(".")
+    (source / "nowhere").symlink_to("missing")
+    copy_tree(str(source), str(target))
+    copied = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
+    assert copied == {name for name in list_files(source) if name != "nowhere"}
+    assert {"images/deep/a.jpg", "images/b.jpg", "c.jpg"} <= copied
+    assert not any(path.is_symlink() for path in target.rglob("*"))
