@@ -53,6 +53,10 @@ class ModelPointer(BaseModel):
     dataset_digest: str = ""
 
 
+class PointerMoved(WorkError):
+    """A pointer was moved by another process since it was read."""
+
+
 class SeenPointer(NamedTuple):
     """A pointer to a model as it was read, and the etag of that content; both None if there was no pointer."""
 
@@ -144,7 +148,7 @@ def write_model_pointer(place: Place, pointer: ModelPointer, etag: str | None = 
         etag: Etag of the content that is replaced, from ``read_model_version``; None if there was no pointer.
 
     Raises:
-        WorkError: The pointer was moved, created or removed since it was read, and has different content.
+        PointerMoved: The pointer was moved, created or removed since it was read, and has different content.
     """
     store, name = place.parent.store, place.name
     document = orjson.dumps(pointer.model_dump(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
@@ -153,7 +157,7 @@ def write_model_pointer(place: Place, pointer: ModelPointer, etag: str | None = 
         return
     now = read_model_version(place)
     if now.pointer != pointer:
-        raise WorkError(
+        raise PointerMoved(
             f"{place} was moved meanwhile: it names {now.bundle or 'no model'}, not {pointer.bundle}; check this "
             "model, and run the command again"
         )

@@ -24,7 +24,13 @@ from kubeyolo.progress import Progress
 from kubeyolo.source import installed_versions
 from kubeyolo.storage.base import NotFound, Store, check_key
 from kubeyolo.storage.integrity import DamagedContent, sha256_bytes, sha256_file
-from kubeyolo.storage.owned_folder import owned_folder, remove_unused
+from kubeyolo.storage.owned_folder import (
+    check_owned,
+    owned_folder,
+    remove_abandoned,
+    remove_unused,
+    removed_when_unused,
+)
 from kubeyolo.storage.place import Place
 from kubeyolo.whole import is_whole_bundle
 
@@ -85,17 +91,27 @@ def publish_bundle(
     }
     packages = dict(sorted({**manifest.packages, **package_versions()}.items()))
     complete = manifest.model_copy(update={"files": facts, "packages": packages, "folder": ""})
+
+    def is_used(folder: str) -> bool:
+        return _is_used(store, folder)
+
     current = _published(store, replace)
+    # Remains of killed publishers are removed even if there is nothing to publish.
+    for folder in {"", _folder_of(current)}:
+        store.remove_remains(folder)
+    remove_abandoned(store, is_used)
     if _is_same(current, complete):
         if _repair_files(store, current.manifest, files):
             return Bundle(current.manifest, place.pinned(current.digest))
         current = _published(store, replace)
     if current is not None and not replace:
         raise _taken(store)
-    with owned_folder(store, complete.content_folder, lambda name: _is_used(store, name)) as folder:
+    with owned_folder(place, complete.content_folder, is_used, [*facts]) as folder:
         new = complete.model_copy(update={"folder": folder})
         _put_files(store, new, files, new.files)
-        published, replaced = _swap(store, new, current, replace)
+        check_owned(store, folder)
+        with removed_when_unused(store, _folder_of(current), is_used):
+            published, replaced = _swap(store, new, current, replace)
     if replaced is not None:
         _remove_files(store, replaced)
     return Bundle(published.manifest, place.pinned(published.digest))
@@ -217,6 +233,10 @@ def _published(store: Store, replace: bool) -> _Published | _Unreadable | None:
         return _Published(read_manifest(document, store.uri_of(MANIFEST_NAME)), sha256_bytes(document), etag)
     except InputError:
         return _Unreadable(etag)
+
+
+def _folder_of(current: _Published | _Unreadable | None) -> str:
+    return current.manifest.folder if isinstance(current, _Published) else ""
 
 
 def _is_same(current: _Published | _Unreadable | None, manifest: BundleManifest) -> TypeGuard[_Published]:

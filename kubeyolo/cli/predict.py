@@ -30,6 +30,7 @@ from kubeyolo.prediction.stream import predict_images
 from kubeyolo.prediction.targets import plan_targets
 from kubeyolo.prediction.windows import Slicing
 from kubeyolo.regular_files import DOCUMENT_SIZE, read_regular
+from kubeyolo.storage.file_errors import removed_if_empty
 from kubeyolo.storage.place import Place
 
 _BEST = "best"
@@ -135,17 +136,22 @@ def predict(
     name = _runtime(opened, runtime, config.tta)
     by_class = best_scores(opened, name) if conf == _BEST else None
     sources = _sources(images or [], lists or [], output)
-    targets = plan_targets(sources.images, output) if output else []
     classes = opened.manifest.classes
     painter = Painter(classes, Fonts(font)) if output else None
-    labels = yolo_labels(txt, sources.images, classes) if txt else None
-    with only_result(as_json):
-        predictor = load_predictor(opened, name, batch_size=1, tta=config.tta)
     thresholds = Thresholds(config.conf_threshold if score is None else score, config.iou_threshold, config.max_det)
     slicing = Slicing(config.slice, config.slice_overlap) if config.slice else None
-    outcomes = predict_images(predictor, sources.images, thresholds, painter, targets, by_class, slicing)
     with ExitStack() as stack:
-        files: list[ResultFile] = [labels] if labels else []
+        for folder in filter(None, (output, txt, coco and coco.parent)):
+            stack.enter_context(removed_if_empty(folder))
+        targets = plan_targets(sources.images, output) if output else []
+        labels = yolo_labels(txt, sources.images, classes) if txt else None
+        with only_result(as_json):
+            predictor = load_predictor(opened, name, batch_size=1, tta=config.tta)
+        outcomes = predict_images(predictor, sources.images, thresholds, painter, targets, by_class, slicing)
+        files: list[ResultFile] = []
+        if labels:
+            labels.begin()
+            files.append(labels)
         if coco:
             taken = [*targets, *([*labels.paths.values(), txt / CLASSES] if labels and txt else [])]
             files.append(stack.enter_context(coco_results(coco, sources.images, opened.manifest.category_ids, taken)))

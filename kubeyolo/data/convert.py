@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +57,14 @@ def convert_dataset(source: str | Path, out: Path, reading: Reading | None = Non
             split = dataset.split(name)
             _write_split(dataset, split, made, folder.images(name) if folder else None)
             split.close()
-        if out.is_dir():
-            out.rmdir()
-        os.replace(made, out)
+        _check_out(str(source), out)
+        try:
+            # An empty folder is replaced.
+            os.replace(made, out)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            raise InputError(f"{out}: another process has written it meanwhile; give a new folder") from error
     return Converted(out, manifest)
 
 

@@ -28,8 +28,10 @@ from kubeyolo.documents import read_model
 from kubeyolo.errors import InputError, first_problem, suggest
 from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.cache import cache_folder
-from kubeyolo.storage.integrity import appearing, check_sha256, sha256_bytes, sha256_file
+from kubeyolo.storage.file_errors import make_folder
+from kubeyolo.storage.integrity import check_sha256, sha256_bytes, sha256_file
 from kubeyolo.storage.place import Place, Stored
+from kubeyolo.storage.workspace import work_folder
 
 _REMEDY = "validate the data set again"
 
@@ -84,9 +86,12 @@ class Dataset(Stored):
             return _check_size(path, file)
         path = self.cache / file.name
         if not path.exists() or path.stat().st_size != file.size:
-            with appearing(path) as part:
+            with work_folder(self.cache) as work:
+                part = work / "file"
                 sha256 = self.place.store.get_file(file.name, part) or sha256_file(part)
                 check_sha256(self.place.store.uri_of(file.name), file.sha256, sha256)
+                make_folder(path.parent)
+                os.replace(part, path)
         return path
 
 

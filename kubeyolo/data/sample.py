@@ -119,7 +119,13 @@ def generate_sample_dataset(
             (part / "annotations" / f"{split}.json").write_bytes(orjson.dumps({"info": info, **document}))
             first_image += count
             first_box += len(document["annotations"])
-        os.replace(part, folder)
+        try:
+            # An empty folder is replaced.
+            os.replace(part, folder)
+        except OSError:
+            # Another process may have written the same data set in the meantime.
+            if not folder.exists() or not _is_written(folder, info):
+                raise
     return folder
 
 

@@ -31,12 +31,18 @@ from kubeyolo.errors import InputError
 from kubeyolo.progress import track
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.cache import cache_folder
+from kubeyolo.storage.claim import claimed
+from kubeyolo.storage.conditional_file import folder_lock
 from kubeyolo.storage.integrity import sha256_file, sync_folder
+from kubeyolo.storage.owned_folder import OWNER_SUFFIX
 from kubeyolo.storage.place import Place
 from kubeyolo.storage.workspace import work_folder
 
 SHARD_BYTES = 256_000_000
 """Largest size of a shard, unless one image is larger."""
+
+_CLAIM = f"writing{OWNER_SUFFIX}"
+"""Name of the claim of a process that writes a data set into an object store."""
 
 _MOST_FAULTS = 100
 """The check of a split stops after this many refused images."""
@@ -293,21 +299,27 @@ def _publish(place: Place, work: Path, manifest: DatasetManifest) -> Place:
     """Move the finished folder into the store, unless the store has the same data set; return its folder there."""
     key = f"datasets/{manifest.name}-{manifest.digest[:12]}"
     store, published = place.store, place / key
-    if _is_stored(store, key, manifest):
-        return published
     target = store.local_path(key)
+    # A killed process may have left its claim next to the complete data set.
+    if _is_stored(store, key, manifest) and (target is not None or not store.exists(f"{key}/{_CLAIM}")):
+        return published
     if target is None:
-        store.put_tree(work, key, last=MANIFEST_NAME)
+        # Processes that store the same data set at once write one after the other.
+        with claimed(published, key=_CLAIM, stays=False):
+            if not _is_stored(store, key, manifest):
+                store.remove_remains(key, [path.name for path in work.iterdir()])
+                store.put_tree(work, key, last=MANIFEST_NAME)
         return published
     sync_folder(work)
-    try:
-        os.replace(work, target)
-    except OSError:
-        # Another process may have just published the same content; otherwise the target is an incomplete data set.
-        if _is_stored(store, key, manifest):
-            return published
-        store.delete_tree(key, first=MANIFEST_NAME)
-        os.replace(work, target)
+    with folder_lock(target.parent):
+        try:
+            os.replace(work, target)
+        except OSError:
+            # Another process may have just published the same content; otherwise the target is incomplete or damaged.
+            if _is_stored(store, key, manifest):
+                return published
+            store.delete_tree(key, first=MANIFEST_NAME)
+            os.replace(work, target)
     sync_folder(target.parent)
     return published
 

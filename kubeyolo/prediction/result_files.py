@@ -69,11 +69,19 @@ class YoloLabels:
     """A text file for each image with a line ``class cx cy w h`` for each box, as fractions of the image.
 
     Args:
+        folder: The folder of the files.
         paths: File of each image, by its name.
+        classes: Names of the classes.
     """
 
-    def __init__(self, paths: dict[str, Path]) -> None:
-        self.paths = paths
+    def __init__(self, folder: Path, paths: dict[str, Path], classes: Sequence[str]) -> None:
+        self._folder, self.paths, self._classes = folder, paths, classes
+
+    def begin(self) -> None:
+        """Mark the folder as written by this command, and write ``classes.txt`` with the names of the classes."""
+        (self._folder / MARK).touch()
+        with appearing(self._folder / CLASSES, durable=False) as part:
+            part.write_text("".join(f"{name}\n" for name in self._classes), encoding="utf-8")
 
     def add(self, prediction: Prediction) -> None:
         """Write the file of an image; it is empty if the image has no boxes."""
@@ -127,7 +135,7 @@ def coco_results(
 def yolo_labels(folder: Path, sources: Sequence[Source], classes: Sequence[str]) -> YoloLabels:
     """Return the writer of label files below a folder, with the paths of the images below their common folder.
 
-    The folder gets ``classes.txt`` with the names of the classes.
+    Only the folder is made.
 
     Args:
         folder: A folder that does not exist, is empty, or was written by an earlier call.
@@ -144,10 +152,7 @@ def yolo_labels(folder: Path, sources: Sequence[Source], classes: Sequence[str])
         )
     paths = free_paths(sources, folder, label_name, (CLASSES,))
     writable_folder("--txt", folder)
-    (folder / MARK).touch()
-    with appearing(folder / CLASSES, durable=False) as part:
-        part.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
-    return YoloLabels({source.name: path for source, path in zip(sources, paths, strict=True)})
+    return YoloLabels(folder, {source.name: path for source, path in zip(sources, paths, strict=True)}, classes)
 
 
 def image_id(source: Source) -> int | str:

@@ -12,7 +12,14 @@ from kubeyolo.errors import InputError, WorkError
 from kubeyolo.evaluation.intervals import resamples_in
 from kubeyolo.evaluation.limits import Verdict, check_drop, interval_of_loss
 from kubeyolo.evaluation.results import MEASURED, RuntimeName
-from kubeyolo.pointers import ModelPointer, SeenPointer, no_current_model, read_model_version, write_model_pointer
+from kubeyolo.pointers import (
+    ModelPointer,
+    PointerMoved,
+    SeenPointer,
+    no_current_model,
+    read_model_version,
+    write_model_pointer,
+)
 from kubeyolo.report.page import with_verdict
 from kubeyolo.steps.detection import at_exported_size, numbers_of, recalled_result, settings_digest
 from kubeyolo.steps.outcome import StepOutcome, Stopwatch, StoredOutcome, read_record
@@ -20,6 +27,7 @@ from kubeyolo.steps.publish import published_place
 from kubeyolo.storage.place import Place
 
 STEP = "promote"
+_MOST_MOVES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +120,27 @@ def make_current(
         bundle: The bundle.
         data: URI of its data set.
         fingerprint: Fingerprint of that data set.
-        seen: The pointer as it was read when the decision was made; if None, the pointer is read now.
+        seen: The pointer as it was read when the decision was made; if None, the pointer is read now, and read again
+            if other processes move it in the meantime.
 
     Raises:
         InputError: The pointer cannot be read.
-        WorkError: The pointer was moved since it was read.
+        PointerMoved: The pointer was moved since the decision, or other processes keep moving it.
     """
-    seen = seen or read_model_version(latest)
+    for is_last in (False,) * (_MOST_MOVES - 1) + (True,):
+        before = seen or read_model_version(latest)
+        try:
+            _move(latest, bundle, data, fingerprint, before)
+        except PointerMoved:
+            if seen is not None or is_last:
+                raise
+            continue
+        instead = f" instead of {before.bundle}" if before.bundle not in ("", bundle.uri) else ""
+        print(f"the current model is now {bundle.uri}{instead} ({latest})", flush=True)
+        return
+
+
+def _move(latest: Place, bundle: Bundle, data: str | None, fingerprint: str | None, seen: SeenPointer) -> None:
     before = seen.pointer or ModelPointer(bundle="")
     trained_on = bundle.manifest.dataset
     pointer = ModelPointer(
@@ -129,8 +151,6 @@ def make_current(
         dataset_digest=trained_on.digest if trained_on else "",
     )
     write_model_pointer(latest, pointer, seen.etag)
-    instead = f" instead of {before.bundle}" if before.bundle not in ("", bundle.uri) else ""
-    print(f"the current model is now {bundle.uri}{instead} ({latest})", flush=True)
 
 
 def compare(bundle: Bundle, current: Mapping[str, Any], dataset_digest: str, config: Config) -> Verdict:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -104,6 +105,10 @@ class Store(ABC):
         """Return all objects below the folder ``prefix``, at any depth, sorted by key."""
 
     @abstractmethod
+    def list_folder(self, prefix: str = "") -> Listing:
+        """Return the objects directly in the folder ``prefix``, not in folders below it, sorted by key."""
+
+    @abstractmethod
     def read_bytes(self, key: str) -> bytes:
         """Return the content of an object; raise ``NotFound`` if there is no object."""
 
@@ -172,6 +177,16 @@ class Store(ABC):
             InputError: The store cannot be written.
         """
 
+    @abstractmethod
+    def remove_remains(self, prefix: str, names: Collection[str] = ()) -> None:
+        """Remove what interrupted writes in the folder ``prefix`` have left.
+
+        Args:
+            prefix: The folder. Unfinished files of living processes in a folder of this machine stay.
+            names: Files below ``prefix`` whose unfinished uploads to an object store are ended, even those of living
+                processes: only the owner of these files may name them.
+        """
+
     def get_tree(self, prefix: str, folder: Path, on_bytes: OnBytes | None = None) -> None:
         """Write every object below the folder ``prefix`` to ``folder``; raise ``NotFound`` if there is no object."""
         objects = self.list(prefix)
@@ -194,8 +209,8 @@ class Store(ABC):
     ) -> None:
         """Store every file below ``folder`` under the folder ``prefix``, except names in ``left_out``.
 
-        ``last`` names the file that shows readers that all other files are complete. It is written after them, and an
-        older file of this name is removed before any other file is replaced.
+        ``last`` names the file that shows readers that all other files are complete. It is written after them. An
+        older file of this name is removed first if another file will be replaced by different content.
         """
         if not folder.is_dir():
             raise InputError(f"{folder}: there is no such folder")
@@ -204,7 +219,8 @@ class Store(ABC):
         if last is not None:
             if not (folder / last).is_file():
                 raise InputError(f"{folder}: there is no {last}, the file that marks the folder as complete")
-            self.delete(join_key(prefix, last))
+            if self._changes(folder, prefix, names):
+                self.delete(join_key(prefix, last))
 
         def put(name: str) -> None:
             self.put_file(folder / name, join_key(prefix, name), on_bytes)
@@ -213,6 +229,14 @@ class Store(ABC):
             self._move_all(put, names, lambda name: (folder / name).stat().st_size)
             if last is not None:
                 put(last)
+
+    def _changes(self, folder: Path, prefix: str, names: Sequence[str]) -> bool:
+        """Tell whether files of ``folder`` replace different content below ``prefix``."""
+        present = {stored.key: stored.size for stored in self.list(prefix)}
+        return any(
+            key in present and (present[key] != path.stat().st_size or self.checksum(key) != _sha256(path))
+            for key, path in ((join_key(prefix, name), folder / name) for name in names)
+        )
 
     def _undone_on_failure(self, prefix: str, names: Sequence[str]) -> AbstractContextManager[None]:
         """If the block fails, remove the files that it added below ``prefix``. This default lets the files stay."""
@@ -232,6 +256,11 @@ class Store(ABC):
     def _large_size(self) -> int | None:
         """Return the size in bytes above which several threads move one file; None: always one thread."""
         return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_below(folder: Path) -> Iterator[str]:
@@ -259,6 +288,14 @@ def files_below(folder: Path) -> Iterator[str]:
             path = Path(parent, name)
             if not name.endswith(PART_SUFFIX) and path.is_file():
                 yield path.relative_to(folder).as_posix()
+
+
+def files_in(folder: Path) -> Iterator[str]:
+    """Yield the names of the complete files directly in ``folder``, in any order; none if it does not exist."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_file() and not entry.name.endswith(PART_SUFFIX):
+                yield entry.name
 
 
 def for_each(work: Callable[[_T], None], items: list[_T], threads: int) -> None:

@@ -8,6 +8,9 @@ never compared.
 
 An owner that paused for that long, such as a laptop that slept, may continue after its claim was taken over. So the
 owner checks its claim before each write that could replace the work of another process (:func:`check_claim`).
+
+The claim on an output of steps stays when the work has ended. A claim that only orders the writers of one moment, such
+as two copies to the same folder, is removed.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kubeyolo.errors import InputError, KubeyoloError, WorkError
 from kubeyolo.processes import is_running
 from kubeyolo.storage.base import NotFound, Store
+from kubeyolo.storage.file_errors import removed_if_empty
 from kubeyolo.storage.place import Place
 
 CLAIM_NAME = "claim.json"
@@ -82,34 +86,47 @@ class Claim(BaseModel):
 
 
 @contextmanager
-def claimed(place: Place, writer: str = "") -> Iterator[Claim]:
+def claimed(place: Place, writer: str = "", key: str = CLAIM_NAME, stays: bool = True) -> Iterator[Claim]:
     """Claim an output for the block, after waiting until no other process has a claim on it.
+
+    If the block raises and has stored nothing, the claim and the new folder of the output are removed.
 
     Args:
         place: The output.
         writer: Name of the job that may write there; by default only the owner of this claim may write.
+        key: Key of the claim in the output.
+        stays: Whether the claim stays, marked as ended, after the block; otherwise it is removed.
 
     Raises:
         InputError: The store cannot be used or written.
         WorkError: The store fails.
     """
-    store = place.store
-    claim = _own_claim(writer)
-    _acquire(store, claim)
+    store, claim = place.store, own_claim(writer)
+    folder = store.local_path()
+    with removed_if_empty(folder) if folder is not None else nullcontext():
+        _acquire(store, claim, key)
+        failed = True
+        try:
+            with beating(place, claim, key):
+                yield claim
+            failed = False
+        finally:
+            # If this fails, the next process takes the claim over later.
+            with suppress(KubeyoloError):
+                _end(place.impatient().store, claim, key, stays, failed)
+
+
+@contextmanager
+def beating(place: Place, claim: Claim, key: str = CLAIM_NAME) -> Iterator[None]:
+    """Increase the heartbeat of a claim during the block."""
     ended = threading.Event()
-    beats = threading.Thread(target=_beat, args=(place, claim, ended), daemon=True, name="claim")
+    beats = threading.Thread(target=_beat, args=(place, claim, key, ended), daemon=True, name="claim")
     beats.start()
     try:
-        yield claim
+        yield
     finally:
         ended.set()
         beats.join()
-        # If this fails, the next process takes the claim over later.
-        with suppress(KubeyoloError):
-            store = place.impatient().store
-            present, _, etag = _read_claim(store)
-            if present.owner in ("", claim.owner):
-                store.replace_bytes(CLAIM_NAME, claim.model_copy(update={"ended": True}).document(), etag)
 
 
 def check_claim(store: Store, writer: str) -> None:
@@ -123,7 +140,7 @@ def check_claim(store: Store, writer: str) -> None:
     if not writer:
         return
     try:
-        claim = _read_claim(store)[0]
+        claim = read_claim(store)[0]
     except NotFound:
         return
     # An unreadable claim names no new owner; the current owner writes it again.
@@ -134,7 +151,8 @@ def check_claim(store: Store, writer: str) -> None:
         )
 
 
-def _own_claim(writer: str) -> Claim:
+def own_claim(writer: str = "") -> Claim:
+    """Return a new claim of this process; an empty ``writer`` means that only its owner may write."""
     owner, process = uuid.uuid4().hex, os.getpid()
     return Claim(
         owner=owner,
@@ -146,25 +164,36 @@ def _own_claim(writer: str) -> Claim:
     )
 
 
-def _acquire(store: Store, claim: Claim) -> None:
+def _end(store: Store, claim: Claim, key: str, stays: bool, failed: bool) -> None:
+    """Mark a claim as ended, or remove it if it is not needed any more."""
+    present, _, etag = read_claim(store, key)
+    if present.owner not in ("", claim.owner):
+        return
+    if stays and not (failed and [stored.key for stored in store.list()] == [key]):
+        store.replace_bytes(key, claim.model_copy(update={"ended": True}).document(), etag)
+    else:
+        store.delete(key)
+
+
+def _acquire(store: Store, claim: Claim, key: str) -> None:
     seen, since = b"", time.monotonic()
     say_at = since
-    while not store.create_bytes(CLAIM_NAME, claim.document()):
+    while not store.create_bytes(key, claim.document()):
         asked = time.monotonic()
         try:
-            holder, data, etag = _read_claim(store)
+            holder, data, etag = read_claim(store, key)
         except NotFound:
             if asked - since > GONE_SECONDS:
-                raise InputError(f"{store.uri_of(CLAIM_NAME)}: can neither be read nor written; remove it") from None
+                raise InputError(f"{store.uri_of(key)}: can neither be read nor written; remove it") from None
             time.sleep(_POLL_SECONDS)
             continue
         now = time.monotonic()
         # While the store was unreachable, the owner could not increase its heartbeat either.
         if data != seen or now - asked > HEARTBEAT_SECONDS:
             seen, since = data, now
-        lives = _lives(holder)
+        lives = owner_lives(holder)
         if holder.ended or lives is False or (lives is None and now - since > GONE_SECONDS):
-            if not store.replace_bytes(CLAIM_NAME, claim.document(), etag):
+            if not store.replace_bytes(key, claim.document(), etag):
                 continue
             if not holder.ended:
                 print(f"taking over {store.uri}: {holder.words} ended without releasing its claim", flush=True)
@@ -175,9 +204,13 @@ def _acquire(store: Store, claim: Claim) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _read_claim(store: Store) -> tuple[Claim, bytes, str]:
-    """Return the current claim, the content of its object, and the etag of this content."""
-    data, etag = store.read_version(CLAIM_NAME)
+def read_claim(store: Store, key: str = CLAIM_NAME) -> tuple[Claim, bytes, str]:
+    """Return the current claim, the content of its object, and the etag of this content.
+
+    Raises:
+        NotFound: There is no claim.
+    """
+    data, etag = store.read_version(key)
     try:
         return Claim.model_validate_json(data), data, etag
     except ValidationError:
@@ -185,7 +218,7 @@ def _read_claim(store: Store) -> tuple[Claim, bytes, str]:
         return Claim(owner="", writer="", process=0, host=""), data, etag
 
 
-def _beat(place: Place, claim: Claim, ended: threading.Event) -> None:
+def _beat(place: Place, claim: Claim, key: str, ended: threading.Event) -> None:
     """Increase the heartbeat until the work has ended, or another process has the claim."""
     beat = claim.heartbeat
     while not ended.wait(HEARTBEAT_SECONDS):
@@ -195,25 +228,25 @@ def _beat(place: Place, claim: Claim, ended: threading.Event) -> None:
             beat += 1
             document = claim.model_copy(update={"heartbeat": beat}).document()
             try:
-                present, _, etag = _read_claim(store)
+                present, _, etag = read_claim(store, key)
             except NotFound:
-                store.create_bytes(CLAIM_NAME, document)
+                store.create_bytes(key, document)
                 continue
             if present.owner not in ("", claim.owner):
                 return
-            store.replace_bytes(CLAIM_NAME, document, etag)
+            store.replace_bytes(key, document, etag)
 
 
 def present_owner(store: Store) -> str:
     """Return the owner of the claim on a store's root in words; empty if there is no claim or it has ended."""
     try:
-        holder = _read_claim(store)[0]
+        holder = read_claim(store)[0]
     except NotFound:
         return ""
-    return "" if holder.ended or _lives(holder) is False else holder.words
+    return "" if holder.ended or owner_lives(holder) is False else holder.words
 
 
-def _lives(holder: Claim) -> bool | None:
+def owner_lives(holder: Claim) -> bool | None:
     """Tell whether the owner of a claim is still running; None if this machine cannot find out."""
     if not holder.machine or holder.machine != _machine():
         return None

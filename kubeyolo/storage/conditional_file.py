@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import errno
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from kubeyolo.storage.base import PART_SUFFIX
-from kubeyolo.storage.file_errors import make_folder
 from kubeyolo.storage.file_lock import locked
 from kubeyolo.storage.integrity import appearing, sha256_file, sync_folder
+from kubeyolo.storage.parts import has_file, part_file
 
 LOCK_NAME = f".lock{PART_SUFFIX}"
-"""The lock file of a folder. It stays: over a network, a removed lock file may still be seen by some processes."""
+"""The lock file of a folder. The last holder removes it while it has the lock; who waited for it makes a new file."""
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _WRITE_BITS = 0o666
@@ -30,16 +29,12 @@ def create_file(path: Path, data: bytes) -> bool:
     Raises:
         OSError: The file cannot be written.
     """
-    make_folder(path.parent)
-    part = path.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
-    try:
+    with part_file(path) as part:
         with part.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         created = _give_name(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     if created:
         sync_folder(path.parent)
     elif path.is_dir():
@@ -55,7 +50,7 @@ def replace_file(path: Path, data: bytes, sha256: str) -> bool:
     """
     if not path.parent.is_dir():
         return False
-    with _lock(path.parent):
+    with folder_lock(path.parent):
         if not path.is_file() or sha256_file(path) != sha256:
             return False
         with appearing(path) as part:
@@ -73,7 +68,7 @@ def _give_name(part: Path, path: Path) -> bool:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-    with _lock(path.parent):
+    with folder_lock(path.parent):
         if os.path.lexists(path):
             return False
         os.replace(part, path)
@@ -81,20 +76,28 @@ def _give_name(part: Path, path: Path) -> bool:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Lock a folder against other threads and processes that write conditionally in it."""
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Lock a folder for the block against other threads and processes that change its content conditionally.
+
+    Raises:
+        OSError: The folder does not exist, or cannot be locked.
+    """
     path = folder / LOCK_NAME
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, _WRITE_BITS)
         try:
             with locked(descriptor, path):
-                opened = os.fstat(descriptor)
-                # The folder may have been removed and created again since the lock file was opened.
-                if path.exists() and os.path.samestat(opened, path.stat()):
-                    if opened.st_uid == os.geteuid():
-                        # Every user who may write in the folder may lock it.
-                        os.fchmod(descriptor, folder.stat().st_mode & _WRITE_BITS)
+                # The previous holder has removed the file, or the folder was removed and created again.
+                if not has_file(descriptor, path):
+                    continue
+                if os.fstat(descriptor).st_uid == os.geteuid():
+                    # Every user who may write in the folder may lock it.
+                    os.fchmod(descriptor, folder.stat().st_mode & _WRITE_BITS)
+                try:
                     yield
-                    return
+                finally:
+                    if has_file(descriptor, path):
+                        path.unlink(missing_ok=True)
+                return
         finally:
             os.close(descriptor)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from kubeyolo.errors import InputError
 from kubeyolo.progress import Progress
-from kubeyolo.storage.claim import CLAIM_NAME
+from kubeyolo.storage.claim import CLAIM_NAME, claimed
 from kubeyolo.storage.location import FileLocation
+from kubeyolo.storage.owned_folder import OWNER_SUFFIX
 from kubeyolo.storage.place import Place
 from kubeyolo.storage.workspace import temporary_folder
 
+_COPYING = f"copying{OWNER_SUFFIX}"
+"""Name of the claim of a process that copies a bundle or a data set."""
+
 
 def copy_tree(source: str, target: str, last: Sequence[str] = ()) -> tuple[int, int]:
-    """Copy every file below a folder, except the claim on the folder.
+    """Copy every file below a folder, except claims on the folder.
+
+    Processes that copy folders with manifests to the same target write one after the other.
 
     Args:
         source: Folder or URI.
@@ -27,10 +34,12 @@ def copy_tree(source: str, target: str, last: Sequence[str] = ()) -> tuple[int, 
         InputError: There is nothing to copy, or a store cannot be used.
     """
     from_place = Place.of(source)
-    from_store, to_store = from_place.store, from_place.at(target).store
+    to_place = from_place.at(target)
+    from_store, to_store = from_place.store, to_place.store
     if from_store.uri == to_store.uri:
         raise InputError(f"{source}: the target is the same as the source")
-    objects = [stored for stored in from_store.list() if stored.key != CLAIM_NAME]
+    claims = [stored.key for stored in from_store.list_folder() if _is_claim(stored.key)]
+    objects = [stored for stored in from_store.list() if stored.key not in claims]
     if not objects:
         raise InputError(f"{source}: there is nothing to copy")
     final = next((name for name in last if any(stored.key == name for stored in objects)), None)
@@ -41,9 +50,16 @@ def copy_tree(source: str, target: str, last: Sequence[str] = ()) -> tuple[int, 
             here = folder
             with Progress("reading", size, "bytes") as progress:
                 from_store.get_tree("", here, progress.advance)
-        with Progress("writing", size, "bytes") as progress:
-            to_store.put_tree(here, "", final, progress.advance, left_out=(CLAIM_NAME,))
+        alone = nullcontext() if final is None else claimed(to_place, key=_COPYING, stays=False)
+        with alone, Progress("writing", size, "bytes") as progress:
+            if final is not None:
+                to_store.remove_remains("", [stored.key for stored in objects])
+            to_store.put_tree(here, "", final, progress.advance, left_out=claims)
     return len(objects), size
+
+
+def _is_claim(key: str) -> bool:
+    return key == CLAIM_NAME or key.endswith(OWNER_SUFFIX)
 
 
 def is_file(uri: str) -> bool:

@@ -9,6 +9,7 @@ import resource
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 
 from kubeyolo.errors import InputError, KubeyoloError, WorkError
@@ -66,6 +67,24 @@ def writable_folder(option: str, folder: Path) -> None:
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{option} {folder}: the folder is not writable; give a different folder")
+
+
+def missing_folders(folder: Path) -> list[Path]:
+    """Return the folders that are made with ``folder``, the innermost first; none if it exists."""
+    return list(takewhile(lambda path: not path.exists(), (folder, *folder.absolute().parents)))
+
+
+@contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """If the block raises, remove ``folder`` and its parents that the block has made, unless they have content."""
+    new = missing_folders(folder)
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 @contextmanager

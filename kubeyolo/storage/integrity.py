@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from kubeyolo.errors import InputError
-from kubeyolo.storage.base import PART_SUFFIX, OnBytes
-from kubeyolo.storage.file_errors import make_folder
+from kubeyolo.storage.base import OnBytes
+from kubeyolo.storage.parts import part_file, part_folder
 
 _CHUNK = 1 << 20
 
@@ -44,45 +42,38 @@ def check_sha256(what: str, expected: str, found: str) -> None:
 
 @contextmanager
 def appearing(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path next to ``path``; after the block, rename its file to ``path``.
+    """Yield an empty temporary file next to ``path``; after the block, rename it to ``path``.
 
-    If the block raises, the temporary file is removed and ``path`` does not change.
+    The block writes into this file and does not replace it. If the block raises, the temporary file is removed and
+    ``path`` does not change.
 
     Args:
         path: Path of the file.
         durable: Whether to wait until the file is on the disk, so that it survives a power failure.
     """
-    make_folder(path.parent)
-    part = path.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
-    try:
+    with part_file(path) as part:
         yield part
         if durable:
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
     if durable:
         sync_folder(path.parent)
 
 
 @contextmanager
 def appearing_folder(path: Path) -> Iterator[Path]:
-    """Yield a path next to ``path`` for a new folder; after the block, rename it to ``path`` unless ``path`` exists.
+    """Yield an empty folder next to ``path``; after the block, rename it to ``path`` unless ``path`` exists.
 
     If several processes make the same folder, the first folder stays. If the block raises, its folder is removed.
     """
-    part = path.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
-    try:
+    with part_folder(path.parent) as part:
         yield part
         try:
             os.replace(part, path)
         except OSError:
             if not path.is_dir():
                 raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -5,19 +5,29 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from kubeyolo.errors import InputError
-from kubeyolo.storage.base import PART_SUFFIX, Listing, NotFound, OnBytes, Store, StoredObject, check_key, files_below
+from kubeyolo.storage.base import (
+    Listing,
+    NotFound,
+    OnBytes,
+    Store,
+    StoredObject,
+    check_key,
+    files_below,
+    files_in,
+    join_key,
+)
 from kubeyolo.storage.checksums import remembered_sha256
 from kubeyolo.storage.conditional_file import create_file, replace_file
 from kubeyolo.storage.file_errors import file_errors
 from kubeyolo.storage.integrity import appearing, copy_with_sha256, sha256_bytes, sha256_file, sync_folder
 from kubeyolo.storage.location import FileLocation
+from kubeyolo.storage.parts import grave_of, remove_remains
 
 
 class LocalStore(Store):
@@ -59,16 +69,23 @@ class LocalStore(Store):
 
     def list(self, prefix: str = "") -> Listing:
         """Return all files below the folder ``prefix``, sorted by key."""
+        return self._listed(prefix, files_below(self.local_path(prefix)))
+
+    def list_folder(self, prefix: str = "") -> Listing:
+        """Return the files directly in the folder ``prefix``, sorted by key."""
+        return self._listed(prefix, files_in(self.local_path(prefix)))
+
+    def _listed(self, prefix: str, names: Iterator[str]) -> Listing:
         folder = self.local_path(prefix)
         found = []
         with file_errors(folder):
-            for name in files_below(folder):
+            for name in names:
                 # Another process may have removed the file since it was listed.
                 with suppress(FileNotFoundError):
                     facts = (folder / name).stat()
                     etag = f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
                     modified = datetime.fromtimestamp(facts.st_mtime, UTC)
-                    found.append(StoredObject(f"{prefix}/{name}" if prefix else name, facts.st_size, etag, modified))
+                    found.append(StoredObject(join_key(prefix, name), facts.st_size, etag, modified))
         return sorted(found)
 
     def read_bytes(self, key: str) -> bytes:
@@ -170,7 +187,7 @@ class LocalStore(Store):
     def delete_tree(self, prefix: str, first: str | None = None) -> None:
         """Remove a folder: rename it, so that it disappears at once, then remove its files."""
         folder = self.local_path(prefix)
-        grave = folder.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
+        grave = grave_of(folder)
         with file_errors(folder):
             try:
                 os.replace(folder, grave)
@@ -178,6 +195,12 @@ class LocalStore(Store):
                 return
             sync_folder(folder.parent)
             shutil.rmtree(grave, ignore_errors=True)
+
+    def remove_remains(self, prefix: str, names: Collection[str] = ()) -> None:
+        """Remove the unfinished files and folders in a folder, and next to ``names``, that no process has locked."""
+        top = self.local_path(prefix)
+        for folder in {top, *((top / name).parent for name in names)}:
+            remove_remains(folder)
 
     def _file(self, key: str) -> Path:
         return self._root / check_key(key)

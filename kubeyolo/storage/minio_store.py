@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -44,6 +44,9 @@ _SHA256 = "sha256"
 _SHA256_HEADER = "x-amz-meta-sha256"
 _CHANGED_WHILE_READ = "PreconditionFailed"
 _READINGS = 3
+_MOST_UPLOADS = 1000
+_NO_UPLOADS = frozenset({"AccessDenied", "NotImplemented", "NoSuchUpload"})
+"""Answers of a server that does not list uploads, or whose upload has ended meanwhile."""
 
 _T = TypeVar("_T")
 _Write = Callable[[bytes, int], object]
@@ -168,11 +171,18 @@ class MinioStore(Store):
 
     def list(self, prefix: str = "") -> Listing:
         """Return all objects below the folder ``prefix``, sorted by key."""
+        return self._listed(prefix, recursive=True)
+
+    def list_folder(self, prefix: str = "") -> Listing:
+        """Return the objects directly in the folder ``prefix``, sorted by key."""
+        return self._listed(prefix, recursive=False)
+
+    def _listed(self, prefix: str, recursive: bool) -> Listing:
         root = self._location.prefix
         folder = self._folder(prefix)
         skip = len(root) + 1 if root else 0
         with self._translate_errors(prefix):
-            found = self._client.list_objects(self._bucket, prefix=folder and f"{folder}/", recursive=True)
+            found = self._client.list_objects(self._bucket, prefix=folder and f"{folder}/", recursive=recursive)
             return sorted(
                 StoredObject(str(entry.object_name)[skip:], int(entry.size or 0), str(entry.etag), entry.last_modified)
                 for entry in found
@@ -266,6 +276,26 @@ class MinioStore(Store):
         with self._translate_errors(prefix):
             for problem in self._client.remove_objects(self._bucket, names):
                 raise WorkError(f"{self.uri_of(prefix)}: {problem.name} was not removed: {problem.message}")
+
+    def remove_remains(self, prefix: str, names: Collection[str] = ()) -> None:
+        """End the unfinished uploads of files in a folder; without permission to list uploads, they stay.
+
+        A server need not list uploads by the start of a key, so each file is named.
+        """
+        for name in names:
+            key = join_key(prefix, name)
+            with self._translate_errors(key):
+                self._end_uploads(self._object(key))
+
+    def _end_uploads(self, name: str) -> None:
+        try:
+            found = self._client._list_multipart_uploads(self._bucket, prefix=name, max_uploads=_MOST_UPLOADS)
+            for upload in found.uploads:
+                if upload.object_name == name:
+                    self._client._abort_multipart_upload(self._bucket, name, upload.upload_id)
+        except S3Error as error:
+            if error.code not in _NO_UPLOADS:
+                raise
 
     def _put(self, key: str, stream: _Readable, size: int, sha256: str) -> None:
         name = self._object(key)

@@ -6,42 +6,29 @@ import os
 import platform
 import re
 import shutil
-import stat
 import tempfile
-import time
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kubeyolo.errors import WorkError
-from kubeyolo.storage.base import PART_SUFFIX
-from kubeyolo.storage.file_errors import machine_errors, make_folder
+from kubeyolo.storage.file_errors import machine_errors
 from kubeyolo.storage.file_lock import lock_file
-
-_YOUNG_SECONDS = 60.0
+from kubeyolo.storage.parts import part_folder
 
 
 @contextmanager
 def work_folder(parent: Path) -> Iterator[Path]:
     """Yield an empty folder below ``parent``, which is renamed within the block or removed after it.
 
-    Folders that killed processes have left there are removed first.
+    Folders and files that killed processes have left there are removed first.
 
     Raises:
         InputError: No folder can be made there, or nothing can be written in it.
         WorkError: The disk is full.
     """
-    make_folder(parent)
-    remove_remains(parent)
-    with machine_errors(parent):
-        folder, lock = _own_folder(parent)
-    try:
-        with machine_errors(parent, folder):
-            yield folder
-    finally:
-        os.close(lock)
-        shutil.rmtree(folder, ignore_errors=True)
+    with machine_errors(parent), part_folder(parent) as folder, machine_errors(parent, folder):
+        yield folder
 
 
 @contextmanager
@@ -65,30 +52,26 @@ def temporary_folder(kind: str) -> Iterator[Path]:
             f"no temporary folder: {os.environ.get('TMPDIR') or '/tmp'} cannot be written, or its disk is full; "
             "set TMPDIR to a folder that can be written"
         ) from error
-    host = re.sub(r"[^\w.]+", "_", platform.node())
-    _remove_unlocked(parent.glob(f"kubeyolo-*-{host}-*"))
-    with (
-        machine_errors(parent),
-        tempfile.TemporaryDirectory(prefix=f"kubeyolo-{kind}-{host}-", ignore_cleanup_errors=True) as name,
-        _locked(Path(name)),
-        machine_errors(parent, Path(name)),
-    ):
-        yield Path(name)
+    prefix = f"kubeyolo-{kind}-{_host()}-"
+    _remove_unlocked(parent.glob(f"kubeyolo-*-{_host()}-*"))
+    with machine_errors(parent):
+        folder, lock = _locked_folder(parent, prefix)
+    try:
+        with machine_errors(parent, folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
-def remove_remains(parent: Path) -> None:
-    """Remove the folders of unfinished work below ``parent`` that no process has locked."""
-    _remove_unlocked(parent.glob(f".*{PART_SUFFIX}"))
+def _host() -> str:
+    return re.sub(r"[^\w.]+", "_", platform.node())
 
 
 def _remove_unlocked(folders: Iterable[Path]) -> None:
     for folder in folders:
         with suppress(OSError):
-            # A new folder may not be locked yet. The clock may have been set back.
-            status = folder.lstat()
-            if not stat.S_ISDIR(status.st_mode) or abs(time.time() - status.st_mtime) < _YOUNG_SECONDS:
-                continue
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 # Without locks, the folder may belong to a running process.
                 if lock_file(lock, wait=False):
@@ -97,25 +80,11 @@ def _remove_unlocked(folders: Iterable[Path]) -> None:
                 os.close(lock)
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder for the block, so that no other process removes it as unfinished work."""
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        lock_file(lock)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _own_folder(parent: Path) -> tuple[Path, int]:
-    """Make a folder below ``parent`` and return it with the descriptor of its lock.
-
-    The lock is held until this process ends, so that no other process removes the folder as unfinished work.
-    """
+def _locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
+    """Make a folder below ``parent`` and return it with the descriptor that holds its lock."""
     while True:
-        folder = make_folder(parent / f".{uuid.uuid4().hex}{PART_SUFFIX}")
-        # If the clock jumps, another process may remove the folder before it is locked: then make a new folder.
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        # Another process may lock and remove the folder before it is locked here: then make a new folder.
         with suppress(FileNotFoundError):
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:

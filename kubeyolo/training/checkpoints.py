@@ -137,6 +137,8 @@ def write_checkpoint(store: Store, state: TrainingState, keep: int = 3) -> str:
         }
         manifest = CheckpointManifest(files=files, **{name: getattr(state, name) for name in _IN_MANIFEST})
         (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1))
+        # An interrupted training may have left unfinished uploads of this step; only this process writes in the output.
+        store.remove_remains(key, [*files, MANIFEST_NAME])
         store.put_tree(folder, key, last=MANIFEST_NAME)
     _remove_old(store, state.step, keep)
     return store.uri_of(key)

@@ -18,7 +18,6 @@ from filelock import SoftFileLease
 
 from kubeyolo.errors import InputError
 from kubeyolo.runs.folder import run_lock
-from kubeyolo.storage import workspace
 from kubeyolo.storage.base import PART_SUFFIX
 from kubeyolo.storage.claim import claimed
 from kubeyolo.storage.conditional_file import LOCK_NAME
@@ -100,8 +99,7 @@ def test_a_run_that_is_under_way_is_refused_until_its_process_is_gone(tmp_path: 
         pass
 
 
-def test_claims_and_work_folders_do_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workspace, "_YOUNG_SECONDS", -1.0)
+def test_claims_and_work_folders_do_without(tmp_path: Path) -> None:
     with claimed(Place.of(tmp_path / "o")), work_folder(tmp_path / "work") as folder, work_folder(tmp_path / "work"):
         # Nobody knows whose it is, so nobody removes it.
         assert folder.is_dir()

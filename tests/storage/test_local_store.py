@@ -111,7 +111,7 @@ def test_the_lock_of_a_folder_holds_when_the_folder_is_made_anew(tmp_path: Path)
     inside, waiting = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with conditional_file._lock(folder):
+        with conditional_file.folder_lock(folder):
             inside.set()
             waiting.wait(10)
 
@@ -132,10 +132,9 @@ def test_the_lock_of_a_folder_holds_when_the_folder_is_made_anew(tmp_path: Path)
 
 def test_who_may_write_in_a_folder_may_lock_it(tmp_path: Path) -> None:
     tmp_path.chmod(0o775)
-    store = LocalStore(tmp_path)
-    store.write_bytes("k", b"old")
-    assert store.replace_bytes("k", b"new", store.read_version("k")[1])
-    assert (tmp_path / conditional_file.LOCK_NAME).stat().st_mode & 0o777 == 0o664
+    with conditional_file.folder_lock(tmp_path):
+        assert (tmp_path / conditional_file.LOCK_NAME).stat().st_mode & 0o777 == 0o664
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_is_not_created_where_a_folder_is(tmp_path: Path) -> None:

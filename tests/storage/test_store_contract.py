@@ -165,27 +165,29 @@ def test_deleting_is_complete_and_may_be_repeated(store: Store) -> None:
     assert [stored.key for stored in store.list()] == ["tt"]
 
 
-def test_the_last_file_is_written_after_all_others_and_an_old_one_is_removed_first(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_changed", [True, False])
+def test_the_last_file_is_written_after_all_others_and_an_old_one_is_removed_before_others_change(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_changed: bool
 ) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for name in ("bundle.json", *(f"f{i}" for i in range(6))):
         (source / name).write_bytes(b"new")
     store.write_bytes("out/bundle.json", b"old")
+    store.write_bytes("out/f0", b"old" if is_changed else b"new")
     put_file = type(store).put_file
-    visible: list[tuple[str, bool, int]] = []
+    visible: list[tuple[str, bool]] = []
     lock = threading.Lock()
 
     def watched(self: Store, path: Path, key: str, on_bytes: object = None) -> str:
         with lock:
-            visible.append((key, store.exists("out/bundle.json"), len(store.list("out"))))
+            visible.append((key, store.exists("out/bundle.json")))
         return put_file(self, path, key)
 
     monkeypatch.setattr(type(store), "put_file", watched)
     store.put_tree(source, "out", last="bundle.json")
-    assert [seen for _, seen, _ in visible] == [False] * 7
-    assert visible[-1] == ("out/bundle.json", False, 6)
+    assert [seen for _, seen in visible] == [not is_changed] * 7
+    assert visible[-1][0] == "out/bundle.json" and len(store.list("out")) == 7
     assert store.read_bytes("out/bundle.json") == b"new"
 
 

@@ -8,13 +8,14 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
 from kubeyolo.errors import InputError
-from kubeyolo.storage.workspace import remove_remains, temporary_folder, work_folder
+from kubeyolo.storage.local import LocalStore
+from kubeyolo.storage.parts import part_file, remove_remains
+from kubeyolo.storage.workspace import temporary_folder, work_folder
 
 
 def test_a_work_folder_is_gone_after_its_block_unless_it_was_renamed(tmp_path: Path) -> None:
@@ -29,15 +30,40 @@ def test_a_work_folder_is_gone_after_its_block_unless_it_was_renamed(tmp_path: P
 
 
 def test_remains_are_removed_but_not_the_work_of_others(tmp_path: Path) -> None:
-    left, young = tmp_path / ".1.kubeyolo-part", tmp_path / ".2.kubeyolo-part"
-    for folder in (left, young):
+    left, grave = tmp_path / ".1.kubeyolo-part", tmp_path / ".2.kubeyolo-part"
+    for folder in (left, grave):
         folder.mkdir()
         (folder / "file").write_bytes(b"1")
-    os.utime(left, (0, 0))
-    with work_folder(tmp_path) as held:
+    (tmp_path / ".1.lock.kubeyolo-part").touch()
+    (tmp_path / ".3.kubeyolo-part").write_bytes(b"half a file")
+    (tmp_path / ".4.lock.kubeyolo-part").touch()
+    (tmp_path / ".5.kubeyolo-part").symlink_to("file")
+    with work_folder(tmp_path) as held, part_file(tmp_path / "file") as part:
         os.utime(held, (0, 0))
+        os.utime(part, (0, 0))
         remove_remains(tmp_path)
-        assert held.is_dir() and young.is_dir() and not left.exists()
+        assert held.is_dir() and part.is_file()
+        assert {path.name for path in tmp_path.iterdir()} - {held.name, part.name} == {
+            f"{held.name.removesuffix('.kubeyolo-part')}.lock.kubeyolo-part",
+            ".5.kubeyolo-part",
+        }
+    assert [path.name for path in tmp_path.iterdir()] == [".5.kubeyolo-part"]
+
+
+def test_the_first_write_of_a_process_into_a_folder_removes_the_remains_there(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    for name, write in {
+        "write": lambda: store.write_bytes("write/k", b"1"),
+        "create": lambda: store.create_bytes("create/k", b"1"),
+        "put": lambda: store.put_file(Path(__file__), "put/k"),
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".1.kubeyolo-part").write_bytes(b"half a file")
+        write()
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["k"]
+    (tmp_path / "put" / ".2.kubeyolo-part").write_bytes(b"half a file")
+    store.remove_remains("put")
+    assert [path.name for path in (tmp_path / "put").iterdir()] == ["k"]
 
 
 def test_a_place_where_no_folder_can_be_made_is_named(tmp_path: Path) -> None:
@@ -45,14 +71,6 @@ def test_a_place_where_no_folder_can_be_made_is_named(tmp_path: Path) -> None:
     for place in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nope")):
         with pytest.raises(InputError, match=str(place)), work_folder(place):
             pass
-
-
-def test_a_clock_that_was_set_back_does_not_keep_remains(tmp_path: Path) -> None:
-    left = tmp_path / ".1.kubeyolo-part"
-    left.mkdir()
-    os.utime(left, (time.time() + 86_400,) * 2)
-    remove_remains(tmp_path)
-    assert not left.exists()
 
 
 def test_a_folder_that_is_taken_for_remains_before_it_is_locked_is_made_again(
@@ -63,12 +81,12 @@ def test_a_folder_that_is_taken_for_remains_before_it_is_locked_is_made_again(
     def late(descriptor: int, operation: int) -> None:
         if not removed:
             removed.extend(tmp_path.iterdir())
-            removed[0].rmdir()
+            removed[0].unlink()
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", late)
     with work_folder(tmp_path) as folder:
-        assert folder.is_dir() and folder != removed[0]
+        assert folder.is_dir() and folder.name != removed[0].name.replace(".lock", "")
 
 
 KILLED = """
@@ -93,7 +111,6 @@ def test_what_a_killed_process_has_left_among_temporary_folders_is_removed_by_th
     ) as process:
         assert process.stdout is not None
         left = Path(process.stdout.readline().strip())
-        os.utime(left, (0, 0))
         with temporary_folder("other"):
             assert left.is_dir()
         process.kill()
