@@ -1,4 +1,4 @@
-"""Where a bundle comes from: an entry for each step that made it, kept in ``bundle.json`` and shown in the model card."""
+"""Where a bundle comes from: an entry in ``bundle.json`` for each step that made it, also shown in the model card."""
 
 from __future__ import annotations
 

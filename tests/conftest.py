@@ -16,7 +16,13 @@ import kubeyolo  # noqa: F401  before any test imports kfp or onnx: it chooses p
 from kubeyolo.signing import TRUSTED_KEYS
 from tests import golden
 
-pytest_plugins = ["tests.minio_server", "tests.browser", "tests.kubernetes_server", "tests.mlflow_server"]
+pytest_plugins = [
+    "tests.strays.plugin",
+    "tests.minio_server",
+    "tests.browser",
+    "tests.kubernetes_server",
+    "tests.mlflow_server",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -180,7 +180,7 @@ def _execute(
     lines = StepLines(log, watcher.on_event, watcher.on_line)
     with contextlib.ExitStack() as stack:
         interruption = stack.enter_context(runner.session(folder, compiled))
-        stack.enter_context(_environment(run.name))
+        stack.enter_context(_environment(folder.name))
         stack.enter_context(_kfp_log(CacheHits(log, watcher.on_hit)))
         stack.enter_context(contextlib.redirect_stdout(lines))
         local.init(
