@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +18,8 @@ from kubeyolo.config.section import MOST_PIXELS
 from kubeyolo.documents import NotJson, read_json
 from kubeyolo.errors import InputError, first_problem, one_line, suggest
 from kubeyolo.progress import Progress
+from kubeyolo.provenance import ProvenanceEntry
+from kubeyolo.signing import SIGNATURE_NAME, TrustedKeys
 from kubeyolo.storage.base import NotFound, Store, check_key, join_key
 from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.integrity import check_sha256, sha256_bytes, sha256_file
@@ -121,6 +123,7 @@ class BundleManifest(BaseModel):
     dataset: DatasetReference | None = None
     parent: str | None = Field(None, description="URI of the bundle that this bundle was derived from.")
     code_digest: str = ""
+    provenance: tuple[ProvenanceEntry, ...] = Field((), description="The steps that made the bundle, the first first.")
     packages: dict[str, str] = {}
     metrics: dict[str, Any] = {}
     folder: str = Field(
@@ -168,8 +171,9 @@ class BundleManifest(BaseModel):
         return join_key(self.folder, name)
 
     def is_same_bundle(self, other: BundleManifest) -> bool:
-        """Tell whether two manifests are equal except for the folder of their files."""
-        return self.model_copy(update={"folder": ""}).document == other.model_copy(update={"folder": ""}).document
+        """Tell whether two manifests are equal except for the folder of their files, and who made them when."""
+        without = {"folder": "", "provenance": ()}
+        return self.model_copy(update=without).document == other.model_copy(update=without).document
 
 
 @dataclass(frozen=True)
@@ -230,15 +234,35 @@ def read_bundle(place: Place, cache: Path | None = None) -> Bundle:
             the right checksum is used again.
 
     Raises:
-        InputError: There is no bundle, its manifest cannot be read, or it has a different digest.
+        InputError: There is no bundle, its manifest cannot be read, or it has a different digest; or the environment
+            names trusted keys (:mod:`kubeyolo.signing`), and none of them has signed it.
+    """
+    return _read_steadily(place, cache, lambda bundle: bundle)
+
+
+def read_document(place: Place) -> bytes:
+    """Return the ``bundle.json`` of a bundle; its signature is not checked.
+
+    Raises:
+        InputError: There is no bundle, or its manifest does not have the digest of the place.
     """
     try:
         document = place.store.read_bytes(MANIFEST_NAME)
     except NotFound as error:
         raise InputError(f"{place}: there is no {MANIFEST_NAME}: this is not a bundle, or an incomplete one") from error
-    digest = sha256_bytes(document)
-    place.check_digest(digest)
-    return Bundle(read_manifest(document, place.store.uri_of(MANIFEST_NAME)), place.pinned(digest), cache)
+    place.check_digest(sha256_bytes(document))
+    return document
+
+
+def read_signature(store: Store, manifest: BundleManifest) -> bytes | None:
+    """Return the signature of a bundle; None if it is not signed.
+
+    The signature is in the folder that ``bundle.json`` names, so that both are published by one compare-and-swap.
+    """
+    try:
+        return store.read_bytes(manifest.key(SIGNATURE_NAME))
+    except NotFound:
+        return None
 
 
 def open_bundle(place: Place, cache: Path | None = None) -> Bundle:
@@ -254,15 +278,28 @@ def open_bundle(place: Place, cache: Path | None = None) -> Bundle:
         InputError: There is no bundle, its manifest cannot be read or has a different digest, or a file is missing or
             has a different checksum.
     """
-    failed = ""
+    return _read_steadily(place, cache, Bundle.fetched)
+
+
+def _read_steadily(place: Place, cache: Path | None, finish: Callable[[Bundle], Bundle]) -> Bundle:
+    """Read a bundle, check its signature if there are trusted keys, and finish it.
+
+    If the signature or a file does not belong to the manifest, the bundle may have been replaced after its manifest was
+    read: the bundle is read again until the manifest stays the same.
+    """
+    trusted, failed = TrustedKeys.from_environment(), ""
     for attempt in range(_MOST_READINGS):
-        bundle = read_bundle(place, cache)
+        document = read_document(place)
+        digest = sha256_bytes(document)
+        manifest = read_manifest(document, place.store.uri_of(MANIFEST_NAME))
         try:
-            return bundle.fetched()
+            if trusted:
+                trusted.check(place.uri, document, read_signature(place.store, manifest))
+            return finish(Bundle(manifest, place.pinned(digest), cache))
         except InputError:
-            if bundle.digest == failed or attempt == _MOST_READINGS - 1:
+            if digest == failed or attempt == _MOST_READINGS - 1:
                 raise
-            failed = bundle.digest
+            failed = digest
     raise AssertionError
 
 

@@ -37,6 +37,12 @@ MLFLOW_VARIABLES = (
 )
 """Environment variables of MLflow's client that steps use; containers of steps receive them from this process."""
 
+IMAGE = "KUBEYOLO_IMAGE"
+"""Environment variable of a pod: the reference of its image."""
+
+RUN = "KUBEYOLO_RUN"
+"""Environment variable of the steps of a run on one machine, and of the pods of a job: the name of the run."""
+
 _PR_SET_PDEATHSIG = 1
 _SIGNALED = 128
 

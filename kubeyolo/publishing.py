@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeGuard
 
 from pydantic import ValidationError
@@ -17,11 +19,15 @@ from kubeyolo.bundle import (
     is_right,
     open_bundle,
     read_bundle,
+    read_document,
     read_manifest,
+    read_signature,
 )
 from kubeyolo.errors import InputError, WorkError, first_problem
 from kubeyolo.progress import Progress
-from kubeyolo.source import installed_versions
+from kubeyolo.provenance import made_now
+from kubeyolo.signing import SIGNATURE_NAME, Signer
+from kubeyolo.source import installed_versions, results_source
 from kubeyolo.storage.base import NotFound, Store, check_key
 from kubeyolo.storage.integrity import DamagedContent, sha256_bytes, sha256_file
 from kubeyolo.storage.owned_folder import (
@@ -32,6 +38,7 @@ from kubeyolo.storage.owned_folder import (
     removed_when_unused,
 )
 from kubeyolo.storage.place import Place
+from kubeyolo.storage.workspace import temporary_folder
 from kubeyolo.whole import is_whole_bundle
 
 _MOST_PUBLISHERS = 100
@@ -67,6 +74,9 @@ def publish_bundle(
     complete bundle or no bundle, and a publisher replaces only the manifest that it has read. Publishing the same
     bundle again changes nothing, except that it repairs damaged files.
 
+    If the environment names a signing key (:mod:`kubeyolo.signing`), the bundle is signed. The signature is among the
+    files, so that it is published by the same compare-and-swap.
+
     Args:
         place: The folder of the bundle.
         manifest: The manifest; sizes, checksums and versions of the packages installed here are filled in.
@@ -75,16 +85,16 @@ def publish_bundle(
         checked: Sizes and checksums of files that have been checked before.
 
     Raises:
-        InputError: A file is missing, a name is not allowed, or the store cannot be used.
+        InputError: A file is missing, a name is not allowed, the signing key or the store cannot be used.
         VersionTaken: A different bundle is published there, perhaps since this call started, and ``replace`` is off.
         WorkError: A file changed while it was copied, or other processes kept replacing the bundle.
     """
     for name, path in files.items():
-        if check_key(name) == MANIFEST_NAME:
-            raise InputError(f"{place}: {MANIFEST_NAME} is the manifest of the bundle, not one of its files")
+        if check_key(name) in (MANIFEST_NAME, SIGNATURE_NAME):
+            raise InputError(f"{place}: {name} is the manifest of the bundle or its signature, not one of its files")
         if not path.is_file():
             raise InputError(f"{path}: there is no such file, which the bundle {place} needs")
-    store, known = place.store, checked or {}
+    store, known, signer = place.store, checked or {}, Signer.from_environment()
     facts = {
         name: known.get(name) or BundleFile(size=path.stat().st_size, sha256=sha256_file(path))
         for name, path in sorted(files.items())
@@ -101,6 +111,8 @@ def publish_bundle(
         store.remove_remains(folder)
     remove_abandoned(store, is_used)
     if _is_same(current, complete):
+        # Before the files: if the bundle is replaced meanwhile, the signature is removed with them.
+        _put_signature(store, current, signer)
         if _repair_files(store, current.manifest, files):
             return Bundle(current.manifest, place.pinned(current.digest))
         current = _published(store, replace)
@@ -109,16 +121,27 @@ def publish_bundle(
     with owned_folder(place, complete.content_folder, is_used, [*facts]) as folder:
         new = complete.model_copy(update={"folder": folder})
         _put_files(store, new, files, new.files)
+        _put_signature(store, _Published(new, new.document, ""), signer)
         check_owned(store, folder)
         with removed_when_unused(store, _folder_of(current), is_used):
             published, replaced = _swap(store, new, current, replace)
+    if published.manifest.folder != new.folder:
+        # Another process has published the same bundle in the meantime, perhaps without a signature.
+        _put_signature(store, published, signer)
     if replaced is not None:
         _remove_files(store, replaced)
     return Bundle(published.manifest, place.pinned(published.digest))
 
 
 def derive_bundle(
-    bundle: Bundle, place: Place, files: Mapping[str, Path], *, replace: bool = True, **updates: Any
+    bundle: Bundle,
+    place: Place,
+    files: Mapping[str, Path],
+    *,
+    step: str = "derive",
+    inputs: Mapping[str, str] = MappingProxyType({}),
+    replace: bool = True,
+    **updates: Any,
 ) -> Bundle:
     """Publish a bundle with new files and all other files of an existing bundle, and return it.
 
@@ -126,6 +149,8 @@ def derive_bundle(
         bundle: The bundle that the new bundle is derived from.
         place: The folder of the new bundle; it must differ from the folder of ``bundle``.
         files: Files by their name in the bundle; they replace files of the same name.
+        step: Name of the step or command that derives it, for its provenance.
+        inputs: Digests of what the new bundle depends on besides ``bundle``, by name.
         replace: Whether to replace a different bundle that is published there.
         **updates: New values of fields of the manifest; the other fields stay.
 
@@ -136,7 +161,16 @@ def derive_bundle(
     check_apart(bundle, place)
     parent = bundle.manifest
     # Packages that are not installed here keep the versions from the parent.
-    values = {**parent.model_dump(), **updates, "parent": bundle.uri, "folder": "", "files": {}}
+    made = made_now(step, {"bundle": bundle.digest, **inputs}, results_source())
+    history = (*parent.provenance, made)
+    values = {
+        **parent.model_dump(),
+        **updates,
+        "parent": bundle.uri,
+        "folder": "",
+        "files": {},
+        "provenance": [each.model_dump() for each in history],
+    }
     try:
         manifest = BundleManifest.model_validate(values)
     except ValidationError as error:
@@ -156,7 +190,7 @@ def check_apart(bundle: Bundle, place: Place) -> None:
         raise InputError(f"{bundle.uri}: a bundle cannot be derived into its own folder; choose a different folder")
 
 
-def derive_once(bundle: Bundle, place: Place, files: Mapping[str, Path], **updates: Any) -> Bundle:
+def derive_once(bundle: Bundle, place: Place, files: Mapping[str, Path], **about: Any) -> Bundle:
     """Publish a derived bundle and return it; if several runs do the same work, the first bundle stays.
 
     A complete bundle in the folder is returned unchanged, so that references to it stay valid: exporting a network
@@ -166,18 +200,18 @@ def derive_once(bundle: Bundle, place: Place, files: Mapping[str, Path], **updat
         bundle: The bundle that the new bundle is derived from.
         place: The folder of the new bundle, whose name is a digest of everything that the bundle depends on.
         files: Files that are added, by name.
-        **updates: New values of fields of the manifest.
+        **about: Step, inputs and new values of fields of the manifest; see :func:`derive_bundle`.
 
     Raises:
         InputError: The store cannot be used.
     """
     try:
-        return derive_bundle(bundle, place, files, replace=False, **updates)
+        return derive_bundle(bundle, place, files, replace=False, **about)
     except VersionTaken:
         published = read_bundle(place)
         if is_whole_bundle(published.place):
             return published
-        return derive_bundle(bundle, place, files, replace=True, **updates)
+        return derive_bundle(bundle, place, files, replace=True, **about)
 
 
 def repair_bundle(place: Place, files: Mapping[str, Path]) -> Bundle:
@@ -198,6 +232,27 @@ def repair_bundle(place: Place, files: Mapping[str, Path]) -> Bundle:
     return open_bundle(place)
 
 
+def sign_bundle(place: Place) -> Bundle:
+    """Sign a published bundle with the key that the environment names, after checking all its files, and return it.
+
+    An existing signature is replaced. Without a signing key nothing changes, and the bundle is only read.
+
+    Raises:
+        InputError: There is no bundle, a file is missing or was changed, or the signing key cannot be used.
+    """
+    signer = Signer.from_environment()
+    if signer is None:
+        return read_bundle(place)
+    document = read_document(place)
+    published = _Published(read_manifest(document, place.store.uri_of(MANIFEST_NAME)), document, "")
+    pinned = place.pinned(published.digest)
+    with temporary_folder("sign") as folder:
+        # Not the usual cache, which may have copies of files that were changed in the store.
+        Bundle(published.manifest, pinned, folder).fetched()
+    _put_signature(place.store, published, signer)
+    return Bundle(published.manifest, pinned)
+
+
 def package_versions() -> dict[str, str]:
     """Return the versions of the installed packages that a model depends on; none of the packages is imported."""
     return installed_versions(_PACKAGES)
@@ -205,11 +260,16 @@ def package_versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Published:
-    """A published manifest, with the sha256 and the etag of ``bundle.json``."""
+    """A published manifest, with the bytes and the etag of ``bundle.json``."""
 
     manifest: BundleManifest
-    digest: str
+    document: bytes
     etag: str
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of ``bundle.json``."""
+        return sha256_bytes(self.document)
 
 
 @dataclass(frozen=True)
@@ -230,7 +290,7 @@ def _published(store: Store, replace: bool) -> _Published | _Unreadable | None:
         store.delete(MANIFEST_NAME)
         return None
     try:
-        return _Published(read_manifest(document, store.uri_of(MANIFEST_NAME)), sha256_bytes(document), etag)
+        return _Published(read_manifest(document, store.uri_of(MANIFEST_NAME)), document, etag)
     except InputError:
         return _Unreadable(etag)
 
@@ -259,7 +319,7 @@ def _swap(
             done = store.replace_bytes(MANIFEST_NAME, document, current.etag)
         if done:
             replaced = current if isinstance(current, _Published) else None
-            return _Published(new, sha256_bytes(document), ""), replaced
+            return _Published(new, document, ""), replaced
         current = _published(store, replace)
         if _is_same(current, new):
             return current, None
@@ -287,7 +347,7 @@ def _remove_files(store: Store, replaced: _Published) -> None:
     if manifest.folder:
         remove_unused(store, manifest.folder, lambda name: _is_used(store, name))
         return
-    for name in manifest.files:
+    for name in (*manifest.files, SIGNATURE_NAME):
         store.delete(name)
 
 
@@ -323,3 +383,14 @@ def _put_files(
         for name, fact in facts.items():
             if store.put_file(files[name], manifest.key(name), progress.advance) != fact.sha256:
                 raise WorkError(f"{files[name]}: the file changed while it was being published; publish again")
+
+
+def _put_signature(store: Store, published: _Published, signer: Signer | None) -> None:
+    """Sign a ``bundle.json``, unless its signature was made with the same key."""
+    if signer is None:
+        return
+    signature = None
+    with suppress(DamagedContent):
+        signature = read_signature(store, published.manifest)
+    if signature is None or not signer.trusted.verify(published.document, signature):
+        store.write_bytes(published.manifest.key(SIGNATURE_NAME), signer.sign(published.document))

@@ -15,6 +15,7 @@ configure, presets, estimates                                   no       no
 cli, compiled, runs, launch, kubeflow, catalogue                no       no
 storage, errors, events, progress, source, version              no       no
 memory, processes, resources, stop_signals, output_streams      no       no
+provenance, signing                                             no       no
 ascend                                                          no       no
 ==============================================================  =======  =======
 
@@ -119,10 +120,12 @@ NO_WEIGHTS = (
     "printable.py",  # as names.py
     "processes.py",  # explains how a process has ended, and ends a process whose parent is gone
     "progress.py",
+    "provenance.py",  # as bundle.py
     "publishing.py",  # as bundle.py
     "regular_files.py",  # opens files
     "report/samples.py",  # names colours of boxes
     "resources.py",  # measures the machine, which is not part of any identity
+    "signing.py",  # as storage
     "source.py",  # names the code and the versions of packages
     "stop_signals.py",  # only stops a training
     "storage",  # moves bytes
@@ -179,10 +182,12 @@ NO_RESULTS = (
     "processes.py",
     "progress.py",
     "regular_files.py",
+    "provenance.py",
     "report/configuration.py",
     "report/templates/configuration.html",
     "resources.py",
     "runs",
+    "signing.py",
     "source.py",
     "steps/checked_form.py",
     "steps/conditions.py",

@@ -8,6 +8,10 @@ from kubeyolo.index import RUN_ID, STORE
 from kubeyolo.launch.policy import CONFIG_MAP, POLICY_FOLDER
 from kubeyolo.launch.settings import STORE_CONFIG, STORE_SECRET
 from kubeyolo.processes import CONTAINER_VARIABLES
+from kubeyolo.signing import SIGNING_KEY, TRUSTED_KEYS
+
+_SIGNING_SECRET, _SIGNING_SECRET_KEY = "kubeyolo-signing", "signing-key.pem"
+_PUBLISHES_BUNDLES = ("pretrain_backbone", "train", "export_model", "quantize", "publish", "promote")
 
 STEP_LABELS = {"app.kubernetes.io/part-of": "kubeyolo", "app.kubernetes.io/component": "step"}
 """Labels of the pods of all steps."""
@@ -17,6 +21,9 @@ def prepare(task: PipelineTask) -> None:
     """Set up the pod of a step as its catalogue entry requires; runs on one machine ignore these settings."""
     step = STEPS.get(task.name.replace("-", "_"), STEPS["evaluate"])
     _set_environment(task)
+    if step.name in _PUBLISHES_BUNDLES:
+        keys = {_SIGNING_SECRET_KEY: SIGNING_KEY}
+        kubernetes.use_secret_as_env(task, secret_name=_SIGNING_SECRET, secret_key_to_env=keys, optional=True)
     _set_resources(task, step.resources)
     if step.has_job:
         _retry_lost_pods(task)
@@ -26,7 +33,6 @@ def prepare(task: PipelineTask) -> None:
         # Without this ConfigMap the folder is empty, which stands for the default policy.
         kubernetes.use_config_map_as_volume(task, CONFIG_MAP, mount_path=str(POLICY_FOLDER), optional=True)
     if step.name == "configure":
-        kubernetes.use_field_path_as_env(task, env_name=RUN_ID, field_path="metadata.labels['pipeline/runid']")
         _from_config_map(task, STORE, optional=True)
 
 
@@ -62,6 +68,8 @@ def _set_environment(task: PipelineTask) -> None:
     kubernetes.use_secret_as_env(task, secret_name=STORE_SECRET, secret_key_to_env=keys)
     for name in ("MINIO_ENDPOINT", "MINIO_SECURE", "MINIO_REGION", "MINIO_PATIENCE"):
         _from_config_map(task, name, optional=name != "MINIO_ENDPOINT")
+    _from_config_map(task, TRUSTED_KEYS, optional=True)
+    kubernetes.use_field_path_as_env(task, env_name=RUN_ID, field_path="metadata.labels['pipeline/runid']")
 
 
 def _from_config_map(task: PipelineTask, name: str, optional: bool) -> None:

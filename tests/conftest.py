@@ -13,9 +13,16 @@ import pytest
 from hypothesis import settings
 
 import kubeyolo  # noqa: F401  before any test imports kfp or onnx: it chooses protobuf's implementation
+from kubeyolo.signing import TRUSTED_KEYS
 from tests import golden
 
-pytest_plugins = ["tests.minio_server", "tests.browser", "tests.kubernetes_server", "tests.mlflow_server"]
+pytest_plugins = [
+    "tests.strays.plugin",
+    "tests.minio_server",
+    "tests.browser",
+    "tests.kubernetes_server",
+    "tests.mlflow_server",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,8 +56,8 @@ def signals_of_a_terminal() -> None:
 
 @pytest.fixture(autouse=True)
 def folders_of_the_machine() -> Iterator[None]:
-    """Restore the variables that kubeyolo itself sets where there is no home: later tests have one."""
-    names = ("KUBEYOLO_CACHE", "MPLCONFIGDIR")
+    """Restore the variables that kubeyolo itself sets: without a home, and with --verify-key."""
+    names = ("KUBEYOLO_CACHE", "MPLCONFIGDIR", TRUSTED_KEYS)
     before = {name: os.environ.get(name) for name in names}
     yield
     for name, value in before.items():

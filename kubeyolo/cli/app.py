@@ -35,6 +35,7 @@ COMMANDS = {
     "export": "steps:export",
     "quantize": "steps:quantize",
     "publish": "steps:publish",
+    "sign": "signatures:sign",
     "predict": "predict:predict",
     "benchmark": "benchmark:benchmark",
     "gate": "gate:gate",
@@ -93,6 +94,9 @@ class LazyCommand(TyperCommand):
             from kubeyolo.cli.setting_options import with_setting_options
 
             function = with_setting_options(self._function, function, given)
+        from kubeyolo.cli.signatures import with_verify_keys
+
+        function = with_verify_keys(f"{self._module}:{self._function}", function)
         spelling = option_spelling(self._function if self._module == "steps" else "")
         alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
         alone.command(self.name, context_settings={"token_normalize_func": spelling})(function)

@@ -89,7 +89,9 @@ def benchmark(
         from kubeyolo.publishing import derive_bundle
 
         figures = {"machine": machine, "speeds": document["speeds"]}
-        derived = derive_bundle(bundle, target, {}, metrics={**bundle.manifest.metrics, "benchmark": figures})
+        derived = derive_bundle(
+            bundle, target, {}, step="benchmark", metrics={**bundle.manifest.metrics, "benchmark": figures}
+        )
         document["output"] = derived.reference
     if as_json:
         print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())

@@ -16,6 +16,7 @@ import yaml
 from kubeyolo.catalogue import DETECTOR_TRAINING, Resources
 from kubeyolo.compiled.resources import MEMORY_LIMITS, changed_resources, container_resources, resources_of
 from kubeyolo.errors import InputError, check_known
+from kubeyolo.processes import IMAGE
 
 _COMPILED = resources.files("kubeyolo.compiled")
 _OTHER_KIND = re.compile(
@@ -118,6 +119,8 @@ class CompiledPipeline:
         documents = self._copy()
         for container in _containers(documents[0]):
             container["image"] = images.get(_image_name(container["image"]), container["image"])
+            # Of an image by its name alone, nobody could tell later which image it was.
+            _set_variable(container, IMAGE, container["image"] if "@" in container["image"] else "")
         return CompiledPipeline(dump_pipeline(documents))
 
     def bind_defaults(self, form: Mapping[str, str]) -> CompiledPipeline:
@@ -158,8 +161,7 @@ class CompiledPipeline:
         for name, container in _task_containers(documents[0]):
             container["resources"] = container_resources(bound[name])
             if name == "configure":
-                others = [each for each in container.get("env", ()) if each["name"] != MEMORY_LIMITS]
-                container["env"] = [*others, {"name": MEMORY_LIMITS, "value": limits}]
+                _set_variable(container, MEMORY_LIMITS, limits)
         return CompiledPipeline(dump_pipeline(documents))
 
     def without_literals(self) -> CompiledPipeline:
@@ -261,6 +263,12 @@ def _task_containers(pipeline: Document) -> Iterator[tuple[str, Document]]:
         label = pipeline["components"][task["componentRef"]["name"]].get("executorLabel")
         if label:
             yield name.replace("-", "_"), executors[label]["container"]
+
+
+def _set_variable(container: dict[str, Any], name: str, value: str) -> None:
+    """Set an environment variable of a container; an empty value removes it."""
+    others = [each for each in container.get("env", ()) if each["name"] != name]
+    container["env"] = [*others, {"name": name, "value": value}] if value else others
 
 
 def _image_name(image: str) -> str:

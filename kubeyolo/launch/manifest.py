@@ -14,7 +14,8 @@ from kubeyolo.launch.policy import without_reserved
 from kubeyolo.launch.rank_table import RANK_TABLE_FILE, TABLE_FOLDER, initial_table
 from kubeyolo.launch.rendezvous import ADDRESS, ATTEMPT, GANG_NAME, MASTER, NODES, PORT, RENDEZVOUS_LIMIT
 from kubeyolo.launch.settings import ClusterSettings
-from kubeyolo.processes import CONTAINER_VARIABLES
+from kubeyolo.processes import CONTAINER_VARIABLES, IMAGE, RUN
+from kubeyolo.signing import TRUSTED_KEYS
 from kubeyolo.storage.credentials_file import CREDENTIALS_FILE
 from kubeyolo.work import DEVICES, EXIT_INTERRUPTED, WORK, Work
 
@@ -274,7 +275,7 @@ def _pod(work: Work, settings: ClusterSettings, name: str, nodes: int, image: st
         "command": ["python3", "-m", "kubeyolo.launch.pod"],
         # MindSpore and CANN write into the working folder.
         "workingDir": "/tmp",
-        "env": _environment(work, settings, name, nodes),
+        "env": _environment(work, settings, name, nodes, image),
         "envFrom": [{"configMapRef": {"name": settings.store_config}}],
         # There is no CPU limit: it would slow down a training while processors are idle.
         "resources": {"requests": {"cpu": settings.pod_cpu, **limits}, "limits": limits},
@@ -332,7 +333,7 @@ def _placement(settings: ClusterSettings, name: str) -> dict[str, Any]:
     return pod
 
 
-def _environment(work: Work, settings: ClusterSettings, name: str, nodes: int) -> list[dict[str, Any]]:
+def _environment(work: Work, settings: ClusterSettings, name: str, nodes: int, image: str) -> list[dict[str, Any]]:
     is_ascend = settings.device_target == "Ascend"
     ours: Mapping[str, str] = {
         WORK: work.model_dump_json(),
@@ -345,6 +346,10 @@ def _environment(work: Work, settings: ClusterSettings, name: str, nodes: int) -
         # Other images may not set these variables, and a pod with a different user has no home.
         **CONTAINER_VARIABLES,
         "HOME": "/tmp",
+        IMAGE: image,
+        RUN: name,
+        # Pods read bundles by digests that their step has verified, and their own, which the step signs later.
+        TRUSTED_KEYS: "",
         **(ascend.WORK_PATHS if is_ascend else {}),
         **({RANK_TABLE_FILE: f"{TABLE_FOLDER}/hccl.json"} if _has_table(work, settings) else {}),
     }

@@ -60,6 +60,7 @@ def model_card(
         "## Training",
         _training_warnings(manifest),
         _training(manifest, dataset),
+        _provenance(manifest),
         "## Files",
         _file_table(manifest.get("files", {})),
         _unmeasured(manifest.get("files", {})),
@@ -193,6 +194,21 @@ def _training(manifest: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
         rows.append(["code digest", str(manifest["code_digest"])])
     rows += [[f"package {name}", str(version)] for name, version in (manifest.get("packages") or {}).items()]
     return markdown_table(["Setting", "Value"], rows)
+
+
+def _provenance(manifest: Mapping[str, Any]) -> str:
+    """Return a table of the steps that made the bundle; empty if it has no record of them."""
+    entries = manifest.get("provenance") or ()
+    if not entries:
+        return ""
+    names = ("step", "time", "version", "code", "run", "user", "image")
+    rows = [
+        [str(each.get(name) or DASH) for name in names]
+        + [", ".join(f"{name} {digest}" for name, digest in each.get("inputs", {}).items()) or DASH]
+        for each in entries
+    ]
+    head = ["Step", "Time", "Version", "Code", "Run", "User", "Image", "Inputs by digest"]
+    return "\n\n".join(["## Provenance", markdown_table(head, rows)])
 
 
 def _backbone_rows(manifest: Mapping[str, Any]) -> list[list[str]]:

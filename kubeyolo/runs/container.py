@@ -16,6 +16,7 @@ from kubeyolo.processes import CONTAINER_VARIABLES, MLFLOW_VARIABLES
 from kubeyolo.runs.interrupt import Interruption, interruptible
 from kubeyolo.runs.local import LocalRun
 from kubeyolo.runs.runner import StepEnd
+from kubeyolo.signing import variables_of_containers
 from kubeyolo.storage.file_errors import make_folder
 from kubeyolo.storage.location import BucketLocation, FileLocation, parse
 from kubeyolo.storage.minio_settings import VARIABLES, MinioSettings, is_loopback
@@ -104,7 +105,9 @@ class ContainerRunner:
         """Return the arguments of the containers, by their names in the package docker."""
         from docker.types import Mount
 
-        environment = {name: os.environ[name] for name in _PASSED_ON if os.environ.get(name)}
+        environment = {
+            name: os.environ[name] for name in _PASSED_ON if os.environ.get(name)
+        } | variables_of_containers()
         # The folder is on a disk, not in memory: it has copies of data sets.
         mounts = [Mount("/tmp", str(temporary), type="bind")]
         mounts += [Mount(str(path), str(path), type="bind", read_only=True) for path in self._shared]

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError, one_line
 from kubeyolo.events import RUN_PID, Event, RunObserver, StepRecord, parse_record
+from kubeyolo.processes import RUN
 from kubeyolo.runs.cache import cached_outputs, forget_dangling
 from kubeyolo.runs.folder import LOG_NAME, RunFolder, RunState, run_lock, summary
 from kubeyolo.runs.runner import ProcessRunner, StepEnd, StepRunner
@@ -179,7 +180,7 @@ def _execute(
     lines = StepLines(log, watcher.on_event, watcher.on_line)
     with contextlib.ExitStack() as stack:
         interruption = stack.enter_context(runner.session(folder, compiled))
-        stack.enter_context(_environment())
+        stack.enter_context(_environment(folder.name))
         stack.enter_context(_kfp_log(CacheHits(log, watcher.on_hit)))
         stack.enter_context(contextlib.redirect_stdout(lines))
         local.init(
@@ -228,9 +229,9 @@ def _step_error(watcher: _Watcher, lines: StepLines, end: StepEnd, folder: Path,
 
 
 @contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """Set the environment variables of the steps: the process id of the run, unbuffered output, no Python warnings."""
-    values = {RUN_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+def _environment(name: str) -> Iterator[None]:
+    """Set the environment variables of the steps: name and process id of the run, unbuffered output, no warnings."""
+    values = {RUN: name, RUN_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
     before = {name: os.environ[name] for name in values if name in os.environ}
     os.environ.update(values)
     try:

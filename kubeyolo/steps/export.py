@@ -67,7 +67,9 @@ def export_model(bundle: Bundle, dataset: Dataset, output: Place, config: Config
             kept["onnx"] = detection.kept_result(result, dataset.digest, exported_config)
         sizes = {name: path.stat().st_size for name, path in files.items()}
         added = files | _ascend_files(bundle, files, config, folder)
-        published = derive_once(bundle, output / "bundle", added, metrics=kept)
+        published = derive_once(
+            bundle, output / "bundle", added, step=STEP, inputs={"dataset": dataset.digest}, metrics=kept
+        )
     differences = {name: max(level.values()) for name, level in parity.items()}
     not_measured = sorted(name for name in config.export.formats if name not in parity)
     facts = {

@@ -27,6 +27,7 @@ from kubeyolo.evaluation.sharing import WHOLE, Share
 from kubeyolo.index import run_output, write_note
 from kubeyolo.launch.launcher import Launcher, LocalLauncher
 from kubeyolo.output_streams import Show
+from kubeyolo.publishing import sign_bundle
 from kubeyolo.source import results_versions, weights_source
 from kubeyolo.steps import compare as compare_step
 from kubeyolo.steps import configure as configure_step
@@ -364,7 +365,10 @@ def _derived(
     conditions = conditions_of(step, bundle, dataset, call.config)
     found = finished_under(output, step, conditions)
     if found is None and launcher.has_job(step):
-        return _by_job(call, step, bundle, dataset, output, conditions, launcher)
+        stored = _by_job(call, step, bundle, dataset, output, conditions, launcher)
+        # The processes of a job have no signing key.
+        sign_bundle(stored.place.at(stored.record.outputs["bundle"]))
+        return stored
     return found or store_outcome(replace(work(bundle, dataset, output, call.config), conditions=conditions), output)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubeyolo.bundle import read_bundle
 from kubeyolo.config.schema import Config
 from kubeyolo.data.class_images import class_fingerprint
 from kubeyolo.data.crops import large_objects
 from kubeyolo.data.dataset import Dataset
 from kubeyolo.errors import WorkError
 from kubeyolo.launch.launcher import Launcher
+from kubeyolo.publishing import sign_bundle
 from kubeyolo.steps.outcome import StepOutcome, Stopwatch
 from kubeyolo.storage.place import Place
 from kubeyolo.training.history import FILE_NAME, TrainingHistory
@@ -75,7 +75,7 @@ def pretrain_backbone(
     return StepOutcome(
         step=STEP,
         seconds=result.seconds,
-        outputs={"backbone": read_bundle(output / "bundle")},
+        outputs={"backbone": sign_bundle(output / "bundle")},
         metrics=metrics,
         html=pretraining_report(rows, facts, read_summary(output.store)),
     )

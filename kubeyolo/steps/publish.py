@@ -96,14 +96,14 @@ def _put(bundle: Bundle, place: Place, version: str, card: str, metrics: dict[st
         path.write_text(card, encoding="utf-8")
         if not _has_networks(place, bundle, version):
             try:
-                return derive_bundle(bundle, place, {MODEL_CARD: path}, replace=False, metrics=metrics)
+                return derive_bundle(bundle, place, {MODEL_CARD: path}, step=STEP, replace=False, metrics=metrics)
             except VersionTaken:
                 # Another process has published in the meantime.
                 if not _has_networks(place, bundle, version):
                     raise
         files = {name: bundle.path(name) for name in bundle.manifest.files} | {MODEL_CARD: path}
         published = _whole(place, files, bundle.manifest)
-        return published or derive_bundle(bundle, place, {MODEL_CARD: path}, metrics=metrics)
+        return published or derive_bundle(bundle, place, {MODEL_CARD: path}, step=STEP, metrics=metrics)
 
 
 def _has_networks(place: Place, bundle: Bundle, version: str) -> bool:

@@ -69,7 +69,9 @@ def quantize(bundle: Bundle, dataset: Dataset, output: Place, config: Config) ->
         if not verdict.passed:
             return StepOutcome(step=STEP, seconds=watch.seconds, html=html, failure=f"int8: {verdict.failures}")
         kept = {**manifest.metrics, "int8": detection.kept_result(int8_result, dataset.digest, config)}
-        published = derive_once(bundle, output / "bundle", {ONNX_INT8: path}, metrics=kept)
+        published = derive_once(
+            bundle, output / "bundle", {ONNX_INT8: path}, step=STEP, inputs={"dataset": dataset.digest}, metrics=kept
+        )
     return StepOutcome(
         step=STEP,
         seconds=watch.seconds,

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kubeyolo.bundle import read_bundle
 from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.data.dataset import Dataset
 from kubeyolo.launch.launcher import Launcher
+from kubeyolo.publishing import sign_bundle
 from kubeyolo.report.origin import start_facts
 from kubeyolo.steps.outcome import StepOutcome
 from kubeyolo.storage.place import Place
 from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory
 from kubeyolo.training.profile import read_summary
-from kubeyolo.training.result import TrainingResult, read_result
+from kubeyolo.training.result import LAST, TrainingResult, read_result
 from kubeyolo.training.spec import TrainingSpec
 from kubeyolo.training.start import STARTED_FROM
 
@@ -39,7 +39,10 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
     from kubeyolo.training.batch_pictures import stored_pictures
 
     launcher.launch(spec.work())
-    result, bundle = read_result(output.store), read_bundle(output / "bundle")
+    # The processes of a job have no signing key.
+    result, bundle = read_result(output.store), sign_bundle(output / "bundle")
+    if result.choice is not None and result.choice.last:
+        sign_bundle(output / LAST)
     start = bundle.manifest.config.get(STARTED_FROM, {})
     history = TrainingHistory.from_bytes((output / FILE_NAME).read()).until(result.steps)
     batches = [BatchPicture(jpeg, caption) for jpeg, caption in stored_pictures(output.store)]

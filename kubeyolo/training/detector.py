@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kubeyolo.bundle import BundleManifest, DatasetReference, Preprocessing
+from kubeyolo.config.load import config_digest
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.loader import Loader
 from kubeyolo.data.sampler import SizeSchedule
@@ -22,6 +23,7 @@ from kubeyolo.models.named_facts import (
 )
 from kubeyolo.models.registry import build_model
 from kubeyolo.output_streams import Show
+from kubeyolo.provenance import made_now
 from kubeyolo.runtime import check_device, configure_mindspore
 from kubeyolo.storage.place import Place
 from kubeyolo.training.accumulation import build_accumulation
@@ -263,6 +265,13 @@ def _silent(line: str) -> None:
     """Show nothing: only the first process reports what all of them do."""
 
 
+def _inputs(spec: TrainingSpec, dataset: str, start: Start) -> dict[str, str]:
+    """Return the digests of what a detector is made from, by name."""
+    started = {"weights": start.weights, "backbone": start.backbone}
+    bundles = {name: bundle.digest for name, bundle in started.items() if bundle is not None}
+    return {"dataset": dataset, "configuration": config_digest(spec.config), **bundles}
+
+
 def _manifest(spec: TrainingSpec, facts: ModelFacts, dataset: Dataset, start: Start) -> BundleManifest:
     size = spec.config.train.image_size
     manifest = dataset.manifest
@@ -285,4 +294,5 @@ def _manifest(spec: TrainingSpec, facts: ModelFacts, dataset: Dataset, start: St
         parent=start.uri,
         metrics=start.metrics,
         code_digest=spec.code_digest,
+        provenance=(*start.provenance, made_now("train", _inputs(spec, dataset.digest, start), spec.code_digest)),
     )

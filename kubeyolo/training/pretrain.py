@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kubeyolo.bundle import BundleManifest, DatasetReference
+from kubeyolo.config.load import config_digest
 from kubeyolo.config.schema import Config
 from kubeyolo.data.class_crops import ClassCrops
 from kubeyolo.data.class_images import ClassFolder, check_folder, class_images
@@ -17,6 +18,7 @@ from kubeyolo.data.manifest import MANIFEST_NAME
 from kubeyolo.errors import InputError
 from kubeyolo.models.named_facts import check_batch_norm, model_facts
 from kubeyolo.output_streams import Show
+from kubeyolo.provenance import made_now
 from kubeyolo.runtime import check_device, configure_mindspore
 from kubeyolo.storage.place import Place
 from kubeyolo.training.distribution import Distribution, check_world, join, threads_for
@@ -198,6 +200,11 @@ def _warn_if_no_longer(identity: dict[str, Any], config: Config, steps: int, ste
         )
 
 
+def _inputs(spec: TrainingSpec, source: _Source) -> dict[str, str]:
+    """Return the digests of what a backbone is made from, by name."""
+    return {"dataset": source.reference.digest, "configuration": config_digest(spec.config)}
+
+
 def _manifest(spec: TrainingSpec, source: _Source, metrics: dict[str, float]) -> BundleManifest:
     facts, size = model_facts(spec.config.model), spec.config.pretrain.image_size
     return BundleManifest(
@@ -210,6 +217,7 @@ def _manifest(spec: TrainingSpec, source: _Source, metrics: dict[str, float]) ->
         config=spec.config.model_dump(mode="json"),
         dataset=source.reference,
         code_digest=spec.code_digest,
+        provenance=(made_now("pretrain_backbone", _inputs(spec, source), spec.code_digest),),
         metrics={"pretrain": metrics},
     )
 

@@ -24,12 +24,16 @@ from kubeyolo.config.class_names import clean_names
 from kubeyolo.errors import InputError
 from kubeyolo.models.facts import Anchors
 from kubeyolo.models.named_facts import model_facts
+from kubeyolo.provenance import ProvenanceEntry
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.place import Place
 from kubeyolo.training.spec import TrainingSpec
 
 STARTED_FROM = "started_from"
 """Key of the configuration in a bundle: where the weights came from that its training started from."""
+
+IMPORTED = "imported"
+"""Key of the configuration in a bundle, and in such a record: the file of weights that was imported."""
 
 _BOX_ROWS = 5
 _MOST_NAMES = 6
@@ -162,6 +166,12 @@ class Start:
         pretraining = bundle.manifest.metrics.get("pretrain") if bundle is not None else None
         return {"pretrain": pretraining} if pretraining else {}
 
+    @property
+    def provenance(self) -> tuple[ProvenanceEntry, ...]:
+        """The steps that made the bundle that the training starts from."""
+        bundle = self.weights or self.backbone
+        return () if bundle is None else bundle.manifest.provenance
+
     def classes(self, new: tuple[str, ...]) -> ClassRows | None:
         """Return which classes keep their rows; None if the training does not start from a detector."""
         return None if self.weights is None else ClassRows.between(self.weights.manifest.classes, new)
@@ -169,8 +179,11 @@ class Start:
     def record(self, new: tuple[str, ...]) -> dict[str, Any]:
         """Return the part of the configuration that a bundle keeps: the detector, its origin, and the classes.
 
-        The record of the detector's own start is included. It is empty if the training does not start from a detector.
+        The record of the detector's own start is included. For a backbone only the origin of imported weights is kept;
+        for fresh weights the record is empty.
         """
+        if self.backbone is not None:
+            return {key: value for key, value in self.backbone.manifest.config.items() if key == IMPORTED}
         rows = self.classes(new)
         if self.weights is None or rows is None:
             return {}
@@ -178,7 +191,7 @@ class Start:
         about: dict[str, Any] = {"bundle": self.weights.uri, "digest": self.weights.digest, "model": manifest.model}
         about |= {"classes": {"taken": list(rows.taken), "new": list(rows.new), "left_out": list(rows.left_out)}}
         about |= {"dataset": manifest.dataset.name} if manifest.dataset else {}
-        about |= {key: manifest.config[key] for key in ("imported", STARTED_FROM) if key in manifest.config}
+        about |= {key: manifest.config[key] for key in (IMPORTED, STARTED_FROM) if key in manifest.config}
         return {STARTED_FROM: about}
 
     def warnings(self, anchors: Anchors) -> list[str]:

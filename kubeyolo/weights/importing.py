@@ -13,6 +13,7 @@ from kubeyolo.config.class_names import clean_names
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import given_anchors
 from kubeyolo.models.named_facts import model_facts
+from kubeyolo.provenance import made_now
 from kubeyolo.publishing import publish_bundle
 from kubeyolo.storage.integrity import sha256_file
 from kubeyolo.storage.place import Place
@@ -129,6 +130,7 @@ def import_weights(
     facts = fitted.network.facts
     names, notes = ((), ()) if backbone else _class_names(fitted, requested)
     levels = facts.anchors if backbone else given or anchors_of(weights, facts)
+    origin = _origin(file, fitted.layout)
     manifest = BundleManifest(
         kind="backbone" if backbone else "detector",
         model=model,
@@ -137,7 +139,8 @@ def import_weights(
         strides=facts.strides,
         anchors=levels,
         bn_eps=bn_eps,
-        config={"imported": _origin(file, fitted.layout)},
+        config={"imported": origin},
+        provenance=(made_now("weights import", {"weights": origin["sha256"]}),),
     )
     with temporary_folder("weights") as folder:
         path = folder / WEIGHTS

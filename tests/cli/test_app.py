@@ -40,6 +40,7 @@ COMMANDS = [
     "export",
     "quantize",
     "publish",
+    "sign",
     "predict",
     "benchmark",
     "gate",
