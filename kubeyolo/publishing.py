@@ -24,7 +24,7 @@ from kubeyolo.progress import Progress
 from kubeyolo.source import installed_versions
 from kubeyolo.storage.base import NotFound, Store, check_key
 from kubeyolo.storage.integrity import DamagedContent, sha256_bytes, sha256_file
-from kubeyolo.storage.owned_folder import owned_folder, remove_unused
+from kubeyolo.storage.owned_folder import owned_folder, remove_abandoned, remove_unused
 from kubeyolo.storage.place import Place
 from kubeyolo.whole import is_whole_bundle
 
@@ -180,6 +180,20 @@ def repair_bundle(place: Place, files: Mapping[str, Path]) -> Bundle:
     }
     _repair_files(place.store, manifest, same)
     return open_bundle(place)
+
+
+def remove_unnamed(place: Place, folder: str) -> bool:
+    """Remove a folder of files that a killed publisher has left, and return whether it was removed.
+
+    Args:
+        place: The folder of the bundle; it need not have a manifest.
+        folder: Name of the folder of files. It stays if the manifest names it, or if another process owns it now.
+
+    Raises:
+        InputError: The store cannot be used.
+    """
+    store = place.store
+    return remove_abandoned(store, folder, lambda name: _is_used(store, name))
 
 
 def package_versions() -> dict[str, str]:

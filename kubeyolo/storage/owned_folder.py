@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from kubeyolo.errors import KubeyoloError
-from kubeyolo.storage.base import Store
+from kubeyolo.storage.base import NotFound, Store
 
 OWNER_SUFFIX = ".owner"
 """Ending of the object that marks the folder next to it as owned. A process that is killed leaves the object."""
@@ -58,8 +58,35 @@ def remove_unused(store: Store, folder: str, is_used: Callable[[str], bool]) -> 
         _release(store, folder, is_used)
 
 
+def remove_abandoned(store: Store, folder: str, is_used: Callable[[str], bool]) -> bool:
+    """Remove a folder that no document names and that a killed process may own, and return whether it was removed.
+
+    The caller has found that nothing was written there for so long that its owner cannot be running.
+
+    Raises:
+        InputError: The store cannot be used.
+        WorkError: The store fails.
+    """
+    owner = f"{folder}{OWNER_SUFFIX}"
+    if is_used(folder):
+        store.delete(owner)
+        return False
+    try:
+        _, etag = store.read_version(owner)
+        is_own = store.replace_bytes(owner, _owner(), etag)
+    except NotFound:
+        is_own = _own(store, folder)
+    if is_own:
+        _release(store, folder, is_used)
+    return is_own
+
+
 def _own(store: Store, folder: str) -> bool:
-    return store.create_bytes(f"{folder}{OWNER_SUFFIX}", f"{socket.gethostname()} {os.getpid()}\n".encode())
+    return store.create_bytes(f"{folder}{OWNER_SUFFIX}", _owner())
+
+
+def _owner() -> bytes:
+    return f"{socket.gethostname()} {os.getpid()}\n".encode()
 
 
 def _release(store: Store, folder: str, is_used: Callable[[str], bool]) -> None:
