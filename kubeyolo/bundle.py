@@ -317,6 +317,11 @@ def check_version(version: str) -> None:
         )
 
 
+def is_content_folder(name: str) -> bool:
+    """Tell whether a name has the form of the folder with the files of a bundle."""
+    return bool(name) and re.fullmatch(_FOLDER, name) is not None
+
+
 def read_manifest(document: bytes, uri: str) -> BundleManifest:
     """Read the text of a ``bundle.json``; errors name its ``uri``.
 

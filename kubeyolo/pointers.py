@@ -6,6 +6,7 @@ to a model moves only if it has not changed since it was read: if several proces
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
 import orjson
@@ -20,6 +21,9 @@ from kubeyolo.storage.place import Place
 
 ENDING = ".json"
 
+MOST_FORMER = 20
+"""Models in the history of a pointer; older ones are forgotten."""
+
 
 class DataPointer(BaseModel):
     """The data set to train on; other keys are notes for people.
@@ -33,6 +37,24 @@ class DataPointer(BaseModel):
     data: str = Field(min_length=1)
 
 
+class FormerModel(BaseModel):
+    """A model that was current.
+
+    Attributes:
+        bundle: URI of the published bundle.
+        version: Its version.
+        dataset_digest: Digest of the content of the data set that the bundle was trained on.
+        replaced: When another model became current, in UTC as ISO 8601; empty if unknown.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    bundle: str = Field(min_length=1)
+    version: str = ""
+    dataset_digest: str = ""
+    replaced: str = ""
+
+
 class ModelPointer(BaseModel):
     """The current model; only ``bundle`` is needed.
 
@@ -42,6 +64,7 @@ class ModelPointer(BaseModel):
         data: URI of the data set of the last retraining.
         fingerprint: Fingerprint of this data: no retraining is needed until it changes.
         dataset_digest: Digest of the content of the data set that the bundle was trained on.
+        history: The models that were current before, the latest first; pointers of earlier versions have none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +74,19 @@ class ModelPointer(BaseModel):
     data: str = ""
     fingerprint: str = ""
     dataset_digest: str = ""
+    history: tuple[FormerModel, ...] = ()
+
+    def replaced_by(self, pointer: ModelPointer) -> ModelPointer:
+        """Return the pointer to the next model, with this model at the start of its history."""
+        if self.bundle in ("", pointer.bundle):
+            return pointer.model_copy(update={"history": self.history})
+        former = FormerModel(
+            bundle=self.bundle,
+            version=self.version,
+            dataset_digest=self.dataset_digest,
+            replaced=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        return pointer.model_copy(update={"history": (former, *self.history)[:MOST_FORMER]})
 
 
 class PointerMoved(WorkError):
@@ -132,6 +168,26 @@ def read_model_version(place: Place) -> SeenPointer:
     # People write paths, and slashes at the end.
     bundle = place.at(pointer.bundle).uri
     return SeenPointer(pointer.model_copy(update={"bundle": bundle}), etag)
+
+
+def pointed_uris(place: Place) -> set[str]:
+    """Return the URIs that a pointer of either kind names, with those in the history of a pointer to a model.
+
+    Raises:
+        InputError: There is no pointer, or it cannot be read.
+    """
+    try:
+        content = orjson.loads(place.read())
+    except NotFound as error:
+        raise InputError(f"{place}: there is no such pointer; correct the URI") from error
+    except ValueError as error:
+        raise InputError(f"{place}: this pointer is not JSON ({error}); correct or remove it") from error
+    if isinstance(content, dict) and "data" in content and "bundle" not in content:
+        return {read_data_pointer(place)}
+    pointer = read_model_pointer(place)
+    if pointer is None:
+        return set()
+    return {pointer.bundle, pointer.data, *(former.bundle for former in pointer.history)} - {""}
 
 
 def no_current_model(latest: Place | str) -> str:

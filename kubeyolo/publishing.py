@@ -34,6 +34,7 @@ from kubeyolo.storage.owned_folder import (
     check_owned,
     owned_folder,
     remove_abandoned,
+    remove_old,
     remove_unused,
     removed_when_unused,
 )
@@ -251,6 +252,20 @@ def sign_bundle(place: Place) -> Bundle:
         Bundle(published.manifest, pinned, folder).fetched()
     _put_signature(place.store, published, signer)
     return Bundle(published.manifest, pinned)
+
+
+def remove_unnamed(place: Place, folder: str) -> bool:
+    """Remove a folder of files that a killed publisher has left, and return whether it was removed.
+
+    Args:
+        place: The folder of the bundle; it need not have a manifest.
+        folder: Name of the folder of files. It stays if the manifest names it, or if another process owns it now.
+
+    Raises:
+        InputError: The store cannot be used.
+    """
+    store = place.store
+    return remove_old(store, folder, lambda name: _is_used(store, name))
 
 
 def package_versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ history and result of a training                                no       yes
 weights, bundle, publishing, pointers                           no       yes
 rest of evaluation, export, quantization, steps, report         no       yes
 configure, presets, estimates                                   no       no
-cli, compiled, runs, launch, kubeflow, catalogue                no       no
+cli, compiled, runs, launch, kubeflow, catalogue, retention     no       no
 storage, errors, events, progress, source, version              no       no
 memory, processes, resources, stop_signals, output_streams      no       no
 provenance, signing                                             no       no
@@ -186,6 +186,7 @@ NO_RESULTS = (
     "report/configuration.py",
     "report/templates/configuration.html",
     "resources.py",
+    "retention",
     "runs",
     "signing.py",
     "source.py",

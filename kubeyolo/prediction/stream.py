@@ -6,19 +6,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from kubeyolo.arrays import Float32Array, Float64Array, Pixels
-from kubeyolo.bundle import Preprocessing
 from kubeyolo.data.decode import Note, decode_file
 from kubeyolo.data.headers import ImageFault
 from kubeyolo.errors import KubeyoloError, one_line
 from kubeyolo.evaluation.nms import MAX_CANDIDATES
-from kubeyolo.evaluation.predictor import Predictor, Prepared, Thresholds, detect_prepared, prepare
+from kubeyolo.evaluation.outputs import Outputs
+from kubeyolo.evaluation.predictor import Predictor, Prepared, Thresholds, network_input, prepare
 from kubeyolo.prediction.drawing import Painter
 from kubeyolo.prediction.sources import Source, SourceFault
 from kubeyolo.prediction.targets import write_picture
@@ -27,6 +26,12 @@ from kubeyolo.resources import usable_processors
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
+
+_INPUTS_AHEAD = 2
+"""Batches whose inputs are made before the network needs them, with the one that it needs next."""
+
+_OUTPUTS_WAITING = 2
+"""Batches whose outputs may wait for their boxes to be found."""
 
 _LONGEST = 200
 NOT_DRAWN, DRAWN_AS_PNG = "not_drawn", "drawn_as_png"
@@ -69,6 +74,36 @@ class _Read:
     pixels: Pixels | None
 
 
+class _Image:
+    """An image on its way through the network.
+
+    Attributes:
+        read: The image as it was read.
+        windows: What the network sees of it, the whole image last.
+        target: Path of its picture; None if it is not drawn.
+        rows: The boxes of the windows that the network has seen.
+        outcome: Its prediction; None until the network has seen all windows.
+    """
+
+    def __init__(self, read: _Read, windows: Sequence[Window], target: Path | None) -> None:
+        self.read, self.windows, self.target = read, windows, target
+        self.rows: list[Future[Float32Array]] = []
+        self.outcome: Future[Prediction] | None = None
+
+
+@dataclass(frozen=True)
+class _View:
+    image: _Image
+    window: Window
+    prepared: Prepared
+
+
+@dataclass(frozen=True)
+class _Batch:
+    views: Sequence[_View]
+    array: Float32Array
+
+
 def predict_images(
     predictor: Predictor,
     sources: Sequence[Source],
@@ -80,7 +115,8 @@ def predict_images(
 ) -> Iterator[Prediction | Failure]:
     """Yield the boxes of each image as soon as the image is done, in the order of the images.
 
-    A limited number of images is in memory: images read ahead of the network, and images being drawn.
+    This thread does nothing but run the network: other threads read images, make the inputs of the next batches, find
+    the boxes in outputs, and draw. A limited number of images is in memory.
 
     Args:
         predictor: The model.
@@ -96,30 +132,25 @@ def predict_images(
         WorkError: An object store does not answer.
     """
     threads = usable_processors()
-    ahead = max(threads + 1, 2 * predictor.batch_size)
-    paths = iter(targets)
-    waiting: deque[Future[Prediction | Failure]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="kubeyolo-predict")
+    work = _Work(predictor, thresholds, class_scores, slicing, painter)
+    waiting: deque[_Image | Failure] = deque()
+    running: deque[Future[Float32Array]] = deque()
     try:
-        size, preprocessing = predictor.image_size, predictor.manifest.preprocessing
-        keeps_pixels = painter is not None or slicing is not None
-
-        def read(source: Source) -> _Read | Failure:
-            return _read(source, size, preprocessing, keeps_pixels)
-
-        detector = _Detector(predictor, thresholds, class_scores, slicing, pool, ahead)
-        reads = _in_order(pool, read, sources, ahead)
-        while batch := list(islice(reads, predictor.batch_size)):
-            for outcome, pixels in detector.detect(batch):
-                target = next(paths, None)
-                if painter and target and pixels is not None and isinstance(outcome, Prediction):
-                    waiting.append(pool.submit(_draw, painter, outcome, pixels, target))
-                else:
-                    waiting.append(_done(outcome))
-            while waiting and (waiting[0].done() or len(waiting) > threads):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        reads = _in_order(pool, work.read, sources, max(threads + 1, 2 * predictor.batch_size))
+        batches = _batches(work, reads, targets, waiting, predictor.batch_size)
+        for batch in _in_order(pool, work.input, batches, _INPUTS_AHEAD):
+            outputs = predictor.outputs(batch.array)
+            for number, view in enumerate(batch.views):
+                view.image.rows.append(pool.submit(work.rows, outputs, number, view))
+                if len(view.image.rows) == len(view.image.windows):
+                    view.image.outcome = pool.submit(work.finish, view.image)
+            running.append(batch.views[-1].image.rows[-1])
+            # Outputs are large: those of few batches wait for their boxes to be found.
+            while len(running) > _OUTPUTS_WAITING:
+                running.popleft().result()
+            yield from _finished(waiting, threads)
+        yield from _finished(waiting, 0)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -137,32 +168,55 @@ def _in_order(
         yield asked.popleft().result()
 
 
-def _read(source: Source, size: tuple[int, int], preprocessing: Preprocessing, keep: bool) -> _Read | Failure:
-    """Read and letterbox an image; if ``keep`` is true, its original pixels are kept for drawing."""
-    try:
-        decoded = decode_file(source.read(), preprocessing.levels)
-        prepared = prepare(decoded.pixels, size, preprocessing)
-    except (SourceFault, ImageFault) as error:
-        return Failure(source, str(error))
-    except MemoryError:
-        return Failure(source, "does not fit in memory")
-    except KubeyoloError:
-        raise
-    except Exception as error:  # an odd file must not end the prediction on thousands of others
-        return Failure(source, f"cannot be decoded ({type(error).__name__}: {one_line(error, _LONGEST)})")
-    return _Read(source, prepared, decoded.notes, decoded.pixels if keep else None)
+def _finished(waiting: deque[_Image | Failure], most: int) -> Iterator[Prediction | Failure]:
+    """Yield the images that are done, in order; if more than ``most`` have left the network, wait for the first."""
+    count = sum(isinstance(each, _Image) and each.outcome is not None for each in waiting)
+    while waiting:
+        first = waiting[0]
+        if isinstance(first, Failure):
+            yield first
+        elif first.outcome is not None and (count > most or first.outcome.done()):
+            count -= 1
+            yield first.outcome.result()
+        else:
+            return
+        waiting.popleft()
 
 
-class _Detector:
-    """Finds the boxes of images that are read.
+def _batches(
+    work: _Work,
+    reads: Iterable[_Read | Failure],
+    targets: Sequence[Path],
+    waiting: deque[_Image | Failure],
+    size: int,
+) -> Iterator[list[_View]]:
+    """Yield the views of all images in batches, and append the images to those that wait for their boxes."""
+    paths, batch = iter(targets), list[_View]()
+    for read in reads:
+        target = next(paths, None)
+        if isinstance(read, Failure):
+            waiting.append(read)
+            continue
+        image = _Image(read, work.windows(read), target)
+        waiting.append(image)
+        for window in image.windows:
+            batch.append(_View(image, window, image.read.prepared))
+            if len(batch) == size:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+class _Work:
+    """What the threads do next to the network.
 
     Args:
         predictor: The model.
         thresholds: Limits on the boxes.
         class_scores: Lowest score of a box of each class (classes,), or None.
         slicing: Windows of large images, or None.
-        pool: Threads that prepare windows.
-        ahead: Windows that are prepared ahead of the network.
+        painter: Draws pictures, or None.
     """
 
     def __init__(
@@ -171,59 +225,76 @@ class _Detector:
         thresholds: Thresholds,
         class_scores: Float64Array | None,
         slicing: Slicing | None,
-        pool: ThreadPoolExecutor,
-        ahead: int,
+        painter: Painter | None,
     ) -> None:
-        self._predictor, self._thresholds, self._class_scores = predictor, thresholds, class_scores
-        self._slicing, self._pool, self._ahead = slicing, pool, ahead
-
-    def detect(self, batch: Sequence[_Read | Failure]) -> Iterator[tuple[Prediction | Failure, Pixels | None]]:
-        """Yield the boxes of each image of a batch, in order, with its pixels if they were kept."""
-        windows = [self._windows(read) for read in batch]
-        whole = [
-            read.prepared for read, parts in zip(batch, windows, strict=True) if isinstance(read, _Read) and not parts
-        ]
-        rows = iter(self._boxes(whole))
-        for read, parts in zip(batch, windows, strict=True):
-            if isinstance(read, Failure):
-                yield read, None
-                continue
-            boxes = self._merged(read, parts) if parts else next(rows)
-            geometry = read.prepared.geometry
-            yield Prediction(read.source, geometry.image_width, geometry.image_height, boxes, read.notes), read.pixels
-
-    def _windows(self, read: _Read | Failure) -> list[Window]:
-        """Return the windows of an image; none if the network sees it as a whole only."""
-        if self._slicing is None or isinstance(read, Failure):
-            return []
-        geometry = read.prepared.geometry
-        windows = self._slicing.windows(geometry.image_width, geometry.image_height)
-        return windows if len(windows) > 1 else []
-
-    def _merged(self, read: _Read, windows: Sequence[Window]) -> Float32Array:
-        """Return the boxes of an image from its windows, which are prepared while the network runs."""
-        predictor, pixels = self._predictor, read.pixels
-        assert pixels is not None
-
-        def prepared(window: Window) -> Prepared:
-            return prepare(window.of(pixels), predictor.image_size, predictor.manifest.preprocessing)
-
-        parts = _in_order(self._pool, prepared, windows, self._ahead)
-        rows: list[Float32Array] = []
-        while batch := list(islice(parts, predictor.batch_size)):
-            rows += self._boxes(batch)
-        moved = [(window, window.moved(each)) for window, each in zip(windows, rows, strict=True)]
-        return merge(moved, pixels.shape[1], pixels.shape[0], self._thresholds.iou, self._thresholds.max_det)
-
-    def _boxes(self, prepared: Sequence[Prepared]) -> list[Float32Array]:
-        """Return the boxes of each image; with a score for each class, boxes of lower scores are left out."""
-        scores, thresholds = self._class_scores, self._thresholds
-        if scores is None:
-            return detect_prepared(self._predictor, prepared, thresholds)
+        self._predictor, self._class_scores = predictor, class_scores
+        self._slicing, self._painter = slicing, painter
+        self._iou, self._max_det = thresholds.iou, thresholds.max_det
         # A box never suppresses a better one, so boxes may be left out afterwards; the best of the others stay.
-        lowest = replace(thresholds, conf=float(scores.min(initial=1.0)), max_det=MAX_CANDIDATES)
-        found = detect_prepared(self._predictor, prepared, lowest)
-        return [rows[rows[:, 4] >= scores[rows[:, 5].astype(np.int64)]][: thresholds.max_det] for rows in found]
+        self._thresholds = (
+            thresholds
+            if class_scores is None
+            else replace(thresholds, conf=float(class_scores.min(initial=1.0)), max_det=MAX_CANDIDATES)
+        )
+
+    def read(self, source: Source) -> _Read | Failure:
+        """Read and letterbox an image; its pixels are kept if they are drawn or divided into windows."""
+        preprocessing = self._predictor.manifest.preprocessing
+        try:
+            decoded = decode_file(source.read(), preprocessing.levels)
+            prepared = prepare(decoded.pixels, self._predictor.image_size, preprocessing)
+        except (SourceFault, ImageFault) as error:
+            return Failure(source, str(error))
+        except MemoryError:
+            return Failure(source, "does not fit in memory")
+        except KubeyoloError:
+            raise
+        except Exception as error:  # an odd file must not end the prediction on thousands of others
+            return Failure(source, f"cannot be decoded ({type(error).__name__}: {one_line(error, _LONGEST)})")
+        keeps_pixels = self._painter is not None or self._slicing is not None
+        return _Read(source, prepared, decoded.notes, decoded.pixels if keeps_pixels else None)
+
+    def windows(self, read: _Read) -> list[Window]:
+        """Return the windows of an image; only the whole image if the network sees nothing else."""
+        geometry = read.prepared.geometry
+        width, height = geometry.image_width, geometry.image_height
+        return self._slicing.windows(width, height) if self._slicing else [Window(0, 0, width, height)]
+
+    def input(self, views: Sequence[_View]) -> _Batch:
+        """Return the input of the network for some views."""
+        predictor = self._predictor
+        ready = [self._prepared(view) for view in views]
+        array = network_input([view.prepared for view in ready], predictor.manifest.preprocessing)
+        return _Batch(ready, array)
+
+    def _prepared(self, view: _View) -> _View:
+        if view.window == view.image.windows[-1]:
+            return view
+        pixels, predictor = view.image.read.pixels, self._predictor
+        assert pixels is not None
+        part = prepare(view.window.of(pixels), predictor.image_size, predictor.manifest.preprocessing)
+        return replace(view, prepared=part)
+
+    def rows(self, outputs: Outputs, number: int, view: _View) -> Float32Array:
+        """Return the boxes of a view, in pixels of the view; boxes below the score of their class are left out."""
+        rows = self._predictor.rows(outputs, number, view.prepared, self._thresholds)
+        scores = self._class_scores
+        if scores is None:
+            return rows
+        return rows[rows[:, 4] >= scores[rows[:, 5].astype(np.int64)]][: self._max_det]
+
+    def finish(self, image: _Image) -> Prediction:
+        """Return the prediction of an image whose views are done, after drawing its picture."""
+        read, geometry = image.read, image.read.prepared.geometry
+        width, height = geometry.image_width, geometry.image_height
+        rows = [each.result() for each in image.rows]
+        if len(rows) > 1:
+            moved = [(window, window.moved(each)) for window, each in zip(image.windows, rows, strict=True)]
+            rows = [merge(moved, width, height, self._iou, self._max_det)]
+        prediction = Prediction(read.source, width, height, rows[0], read.notes)
+        if self._painter is None or image.target is None or read.pixels is None:
+            return prediction
+        return _draw(self._painter, prediction, read.pixels, image.target)
 
 
 def _draw(painter: Painter, prediction: Prediction, pixels: Pixels, target: Path) -> Prediction:
@@ -235,9 +306,3 @@ def _draw(painter: Painter, prediction: Prediction, pixels: Pixels, target: Path
         return replace(prediction, notes=(*prediction.notes, Note(NOT_DRAWN, f"not drawn: {target}: {reason}")))
     notes = (Note(DRAWN_AS_PNG, written.note),) if written.note else ()
     return replace(prediction, notes=prediction.notes + notes, drawn=written.path)
-
-
-def _done(outcome: Prediction | Failure) -> Future[Prediction | Failure]:
-    future: Future[Prediction | Failure] = Future()
-    future.set_result(outcome)
-    return future

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubeyolo.bundle import Bundle
+from kubeyolo.bundle import Bundle, read_bundle
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.evaluation.intervals import resamples_in
@@ -150,7 +150,42 @@ def _move(latest: Place, bundle: Bundle, data: str | None, fingerprint: str | No
         fingerprint=before.fingerprint if fingerprint is None else fingerprint,
         dataset_digest=trained_on.digest if trained_on else "",
     )
+    write_model_pointer(latest, before.replaced_by(pointer), seen.etag)
+
+
+def roll_back(latest: Place) -> ModelPointer:
+    """Move a pointer back to the model that was current before, and return its new content.
+
+    Data and fingerprint of the pointer stay: retraining waits for new data. The model that was current until now is
+    removed from the pointer, so that the next call goes back one model further; its bundle stays.
+
+    Args:
+        latest: The pointer.
+
+    Raises:
+        InputError: There is no pointer, it has no history, or the former model cannot be read.
+        WorkError: The pointer was moved since it was read.
+    """
+    seen = read_model_version(latest)
+    if seen.pointer is None:
+        raise InputError(f"{latest}: there is no such pointer to a model; correct the URI, or give another --store")
+    if not seen.pointer.history:
+        raise InputError(
+            f"{latest}: this pointer has no former model to return to; make another bundle current: "
+            f"kubeyolo publish BUNDLE --latest {latest}"
+        )
+    former, *older = seen.pointer.history
+    bundle = read_bundle(latest.at(former.bundle))
+    pointer = seen.pointer.model_copy(
+        update={
+            "bundle": bundle.uri,
+            "version": former.version,
+            "dataset_digest": former.dataset_digest,
+            "history": tuple(older),
+        }
+    )
     write_model_pointer(latest, pointer, seen.etag)
+    return pointer
 
 
 def compare(bundle: Bundle, current: Mapping[str, Any], dataset_digest: str, config: Config) -> Verdict:

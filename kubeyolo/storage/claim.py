@@ -246,6 +246,21 @@ def present_owner(store: Store) -> str:
     return "" if holder.ended or owner_lives(holder) is False else holder.words
 
 
+def is_claimed(store: Store, is_beating: bool) -> bool:
+    """Tell whether a process works in a store's root.
+
+    Args:
+        store: The output.
+        is_beating: Whether the claim was written recently: it decides if this machine cannot see the owner.
+    """
+    try:
+        holder = read_claim(store)[0]
+    except NotFound:
+        return False
+    lives = owner_lives(holder)
+    return not holder.ended and (is_beating if lives is None else lives)
+
+
 def owner_lives(holder: Claim) -> bool | None:
     """Tell whether the owner of a claim is still running; None if this machine cannot find out."""
     if not holder.machine or holder.machine != _machine():

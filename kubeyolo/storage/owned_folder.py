@@ -139,6 +139,29 @@ def remove_abandoned(store: Store, is_used: IsUsed) -> None:
                 _release(store, folder, owner, is_used)
 
 
+def remove_old(store: Store, folder: str, is_used: IsUsed) -> bool:
+    """Remove a folder that no document names and that a killed process may own, and return whether it was removed.
+
+    The caller has found that nothing was written there for so long that its owner cannot be running.
+
+    Raises:
+        InputError: The store cannot be used.
+        WorkError: The store fails.
+    """
+    if is_used(folder):
+        store.delete(_key(folder))
+        return False
+    owner = _new_owner()
+    try:
+        _, _, etag = read_claim(store, _key(folder))
+        is_owned = store.replace_bytes(_key(folder), owner.document(), etag)
+    except NotFound:
+        is_owned = store.create_bytes(_key(folder), owner.document())
+    if is_owned:
+        _release(store, folder, owner, is_used)
+    return is_owned
+
+
 def _key(folder: str) -> str:
     return f"{folder}{OWNER_SUFFIX}"
 

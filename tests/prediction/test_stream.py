@@ -78,7 +78,7 @@ def test_few_images_are_read_ahead_of_the_one_that_is_asked_for(predictor: Predi
     numbers: list[int] = []
     outcomes = predict_images(predictor, made(200, numbers), THRESHOLDS)
     next(outcomes)
-    assert len(numbers) <= usable_processors() + 1 + 3 * predictor.batch_size
+    assert len(numbers) <= usable_processors() + 1 + 5 * predictor.batch_size
     outcomes.close()
     assert len(numbers) < 100
 

@@ -1,0 +1,1 @@
+"""Retention: which content of a store is still needed, and the removal of the rest."""
