@@ -33,6 +33,7 @@ SCHEMA_VERSION = 1
 
 WEIGHTS = "weights.safetensors"
 ONNX = "model.onnx"
+ONNX_NMS = "model-nms.onnx"
 MINDIR = "model.mindir"
 AIR = "model.air"
 ONNX_INT8 = "model-int8.onnx"

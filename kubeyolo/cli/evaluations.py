@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kubeyolo.catalogue import STEPS
 from kubeyolo.cli.late_import import import_late
 from kubeyolo.cli.options import sets_of
 from kubeyolo.cli.tables import print_record
-from kubeyolo.config.idle_settings import idle_in_command
+from kubeyolo.config.idle_settings import COMMAND_STEPS, idle_in_command
 from kubeyolo.config.load import flatten, parse_sets, sparse_values
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
@@ -26,15 +27,27 @@ else:
 
 
 def given_keys(file: Path | None, sets: list[str] | None) -> tuple[str, ...]:
-    """Return the keys that a command line gives: those of ``--set``, and those of the section evaluate in a file."""
+    """Return the keys that a command line gives: those that are typed, and those of a file."""
     in_file = flatten(sparse_values(file), str(file)) if file is not None else {}
-    typed = (*parse_sets(sets_of(sets)), *(key for key in in_file if key.startswith("evaluate.")))
-    return tuple(dict.fromkeys(typed))
+    return tuple(dict.fromkeys((*parse_sets(sets_of(sets)), *in_file)))
 
 
-def print_idle_keys(command: str, config: Config, keys: tuple[str, ...], runtime: str = "") -> None:
-    """Print a note for each given key that has no effect in a command on a bundle."""
-    for line in idle_in_command(command, config, keys, runtime):
+def refuse_idle_keys(
+    command: str, config: Config, file: Path | None, sets: list[str] | None, runtime: str = ""
+) -> None:
+    """Refuse typed keys that have no effect in a command on a bundle.
+
+    A file may be shared by several commands: for its keys in the sections that this command reads there is only a note.
+
+    Raises:
+        InputError: A typed key has no effect.
+    """
+    typed = given_keys(None, sets)
+    if idle := idle_in_command(command, config, typed, runtime):
+        raise InputError(f"{'; '.join(idle)}; leave it out")
+    reads = STEPS[COMMAND_STEPS[command]].reads
+    shown = [key for key in given_keys(file, None) if key.partition(".")[0] in reads and key not in typed]
+    for line in idle_in_command(command, config, shown, runtime):
         print(f"note: {line}", file=sys.stderr)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubeyolo.cli.evaluations import given_data, given_keys, print_evaluation, print_idle_keys, refuse_idle_arguments
+from kubeyolo.cli.evaluations import given_data, given_keys, print_evaluation, refuse_idle_arguments, refuse_idle_keys
 from kubeyolo.cli.late_import import import_late
 from kubeyolo.cli.options import (
     DEFAULT_STORE,
@@ -221,7 +221,6 @@ def evaluate(
     from kubeyolo.steps.detection import check_size
 
     sets = [*(sets or ()), *flag_pairs("evaluate.tta", tta), *flag_pairs("evaluate.rect", rect)]
-    given = given_keys(config_file, sets)
     if detections is not None:
         options = {"--runtime": runtime, "--launcher": launcher, "--test_dev": test_dev}
         refuse_idle_arguments(dataset, [name for name, value in options.items() if value], sets_of(sets))
@@ -232,10 +231,11 @@ def evaluate(
         raise InputError("Missing argument 'DATA'; give a bundle and a data set: kubeyolo evaluate BUNDLE DATA")
     checked = check_runtime(runtime or "mindspore")
     if test_dev:
-        sets += ["evaluate.test_dev=true", *([] if "evaluate.split" in given else ["evaluate.split=test"])]
+        keys = given_keys(config_file, sets)
+        sets += ["evaluate.test_dev=true", *([] if "evaluate.split" in keys else ["evaluate.split=test"])]
     started_by = _launcher("evaluate", launcher, cluster, cluster_sets)
     call, opened = _call_on(bundle, store, output, config_file, sets, started_by, "evaluate")
-    print_idle_keys("evaluate", call.config, given, checked)
+    refuse_idle_keys("evaluate", call.config, config_file, sets, checked)
     check_network(opened, checked)
     check_size(opened.manifest, call.config, checked)
     with stored_work(as_json):
@@ -246,6 +246,7 @@ def evaluate(
 def export(
     bundle: BundleArgument,
     dataset: DatasetArgument,
+    nms: Annotated[bool | None, flag_option("export.nms")] = None,
     store: StoreOption = DEFAULT_STORE,
     output: OutputOption = "",
     launcher: LauncherOption = "",
@@ -261,11 +262,16 @@ def export(
 
       kubeyolo export store/trainings/yolov5n-r7-0a1b2c3d4e5f/bundle store/datasets/bccd-3f0c9a1b22d4
 
-      kubeyolo export BUNDLE DATASET --formats onnx
+      kubeyolo export BUNDLE DATASET --formats onnx --nms --image_size 384x640
     """
+    from kubeyolo.steps.export import check_export, exported_manifest
+
+    sets = [*(sets or ()), *flag_pairs("export.nms", nms)]
     started_by = _launcher("export_model", launcher, cluster, cluster_sets)
     call, opened = _call_on(bundle, store, output, config_file, sets, started_by, "export_model")
-    print_idle_keys("export", call.config, given_keys(config_file, sets))
+    refuse_idle_keys("export", call.config, config_file, sets)
+    check_export(call.config)
+    exported_manifest(opened, call.config)
     with stored_work(as_json):
         stored = facade.export_model(call, opened, call.dataset(dataset), started_by)
     print_record(stored.record, as_json)
@@ -289,7 +295,7 @@ def quantize(
       kubeyolo quantize BUNDLE DATASET --set quantize.max_drop=0.5 --set quantize.calibration_images=128
     """
     call, opened = _call_on(bundle, store, output, config_file, sets)
-    print_idle_keys("quantize", call.config, given_keys(config_file, sets))
+    refuse_idle_keys("quantize", call.config, config_file, sets)
     with stored_work(as_json):
         stored = facade.quantize(call, opened, call.dataset(dataset))
     print_record(stored.record, as_json)

@@ -42,13 +42,13 @@ def _typed(value: Any) -> str:
 def idle_size(resolved: ResolvedConfig) -> tuple[str, ...]:
     """Return a sentence if the trained and the exported networks of a run are evaluated at different sizes."""
     config = resolved.config
-    exported = (config.train.image_size, config.train.image_size)
+    exported = config.export.input_size or (config.train.image_size, config.train.image_size)
+    key = "export.image_size" if config.export.input_size else "train.image_size"
     if config.evaluate.input_size in (None, exported) or not resolved.is_set("evaluate.image_size"):
         return ()
     return (
         f"evaluate.image_size = {config.evaluate.image_size} has no effect on the exported networks: they are "
-        f"evaluated at train.image_size = {config.train.image_size}, so their metrics differ from those of the "
-        "trained network",
+        f"evaluated at {key} = {config.value(key)}, so their metrics differ from those of the trained network",
     )
 
 
@@ -65,7 +65,7 @@ def idle_in_command(command: str, config: Config, keys: Iterable[str], runtime: 
     given = list(dict.fromkeys(keys))
     unread = [key for key in given if key != "model" and not any(each in (key, key.split(".")[0]) for each in reads)]
     notes = [f"{', '.join(unread)} {'have' if len(unread) > 1 else 'has'} no effect on {command}"] if unread else []
-    reasons = dict(_evaluation_reasons(command, runtime))
+    reasons = dict([*_evaluation_reasons(command, runtime), *(_export_reasons(config) if command == "export" else ())])
     return (
         *notes,
         *(f"{key} = {config.value(key)} has no effect on {command}: {reasons[key]}" for key in given if key in reasons),
@@ -78,11 +78,26 @@ def _evaluation_reasons(command: str, runtime: str) -> Iterator[tuple[str, str]]
         if runtime in ("onnx", "int8"):
             yield "evaluate.device_target", f"the runtime {runtime} runs on processors"
         return
-    file = "ONNX" if command == "export" else "int8"
-    yield "evaluate.image_size", f"the {file} file takes images of the size that the bundle was trained for"
+    if command == "export":
+        yield "evaluate.image_size", "the ONNX file is evaluated at its own size; set export.image_size"
+    else:
+        yield "evaluate.image_size", "the int8 file takes images of the size of the ONNX file"
     yield "evaluate.min_ap", "only evaluate compares AP with it"
     yield "evaluate.test_dev", "only evaluate writes detections"
     yield "evaluate.device_target", "onnxruntime runs on processors"
+
+
+def _export_reasons(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield keys of the section export that have no effect because of the formats, each with the reason."""
+    formats = config.export.formats
+    if formats == ("onnx",):
+        yield "export.batch_size", "ONNX accepts any batch size; add mindir or air to export.formats"
+    if formats == ("air",):
+        for key in ("export.parity_images", "export.parity_rtol"):
+            yield key, "only Ascend's own tools run AIR; add onnx or mindir to export.formats"
+    if "onnx" not in formats:
+        for key in ("export.opset", "export.parity_ap"):
+            yield key, "only the ONNX file has it; add onnx to export.formats"
 
 
 def _reasons(train: TrainConfig) -> Iterator[tuple[str, str]]:

@@ -28,6 +28,39 @@ Judge = Literal["point", "interval", "strict"]
 """How a limit is judged: by the value itself, or by its interval."""
 
 
+def _plain_size(value: Any) -> Any:
+    """Return a square as its side, whichever way it was written, and check both sides of other sizes."""
+    sides = re.split(r"\s*[xX×,]\s*", value.strip()) if isinstance(value, str) else value
+    if not isinstance(sides, list | tuple) or len(sides) != len(("height", "width")):
+        return value
+    if any(isinstance(side, bool) or not re.fullmatch(r"\d{1,5}", str(side)) for side in sides):
+        return value
+    height, width = map(int, sides)
+    if any(not 0 < side <= MOST_PIXELS or side % _STRIDE for side in (height, width)):
+        raise ValueError(f"height and width must be multiples of {_STRIDE}, at most {MOST_PIXELS}")
+    return height if height == width else f"{height}x{width}"
+
+
+def _height_and_width(size: int | str) -> tuple[int, int] | None:
+    """Return height and width in pixels; None for 0."""
+    if isinstance(size, int):
+        return (size, size) if size else None
+    height, width = map(int, size.split("x"))
+    return height, width
+
+
+def _side(size: tuple[int, int] | None) -> int:
+    """Return the side of the square with as many pixels; 0 for None."""
+    return 0 if size is None else round(math.sqrt(math.prod(size)))
+
+
+InputSize = Annotated[int, Field(ge=0, le=MOST_PIXELS, multiple_of=32)] | Annotated[str, Field(pattern=_SIZE)]
+"""Side of a network's input in pixels, or height x width as text; 0 for the training size."""
+
+SIZE_WRITTEN: dict[str, Any] = {"written": "a multiple of 32, at most 8192, or height x width such as 384x640"}
+"""How an :data:`InputSize` is written."""
+
+
 class EvaluateConfig(Section):
     """Evaluation on a split."""
 
@@ -36,12 +69,10 @@ class EvaluateConfig(Section):
         default="CPU",
         description=f"Device of the trained network and of MINDIR; ONNX runs on processors. {JOB_DEVICE}",
     )
-    image_size: Annotated[int, Field(ge=0, le=MOST_PIXELS, multiple_of=32)] | Annotated[str, Field(pattern=_SIZE)] = (
-        Field(
-            default=0,
-            json_schema_extra={"written": "a multiple of 32, at most 8192, or height x width such as 384x640"},
-            description="Side of the images in pixels, or height x width such as 384x640; 0 uses the training size.",
-        )
+    image_size: InputSize = Field(
+        default=0,
+        json_schema_extra=SIZE_WRITTEN,
+        description="Side of the images in pixels, or height x width such as 384x640; 0 uses the training size.",
     )
     per_batch_size: int = Field(default=8, ge=1, le=MOST_IMAGES, description="Images per forward pass.")
     conf_threshold: float = Field(
@@ -102,30 +133,18 @@ class EvaluateConfig(Section):
 
     @field_validator("image_size", mode="before")
     @classmethod
-    def _height_and_width(cls, value: Any) -> Any:
-        """Return a square as its side, whichever way it was written, and check both sides of other sizes."""
-        sides = re.split(r"\s*[xX×,]\s*", value.strip()) if isinstance(value, str) else value
-        if not isinstance(sides, list | tuple) or len(sides) != len(("height", "width")):
-            return value
-        if any(isinstance(side, bool) or not re.fullmatch(r"\d{1,5}", str(side)) for side in sides):
-            return value
-        height, width = map(int, sides)
-        if any(not 0 < side <= MOST_PIXELS or side % _STRIDE for side in (height, width)):
-            raise ValueError(f"height and width must be multiples of {_STRIDE}, at most {MOST_PIXELS}")
-        return height if height == width else f"{height}x{width}"
+    def _in_one_form(cls, value: Any) -> Any:
+        return _plain_size(value)
 
     @property
     def input_size(self) -> tuple[int, int] | None:
         """Height and width of the network's input in pixels; None for the training size."""
-        if isinstance(self.image_size, int):
-            return (self.image_size, self.image_size) if self.image_size else None
-        height, width = map(int, self.image_size.split("x"))
-        return height, width
+        return _height_and_width(self.image_size)
 
     @property
     def side(self) -> int:
         """Side of the square with as many pixels as the network's input; 0 for the training size."""
-        return 0 if self.input_size is None else round(math.sqrt(math.prod(self.input_size)))
+        return _side(self.input_size)
 
 
 SMALLEST_WINDOW = 64
@@ -169,6 +188,12 @@ class ExportConfig(Section):
     formats: tuple[Literal["mindir", "onnx", "air"], ...] = Field(
         default=("mindir", "onnx"), min_length=1, description="Formats to export; a pipeline run needs onnx."
     )
+    image_size: InputSize = Field(
+        default=0,
+        json_schema_extra=SIZE_WRITTEN,
+        description="Side of the input of all files in pixels, or height x width such as 384x640; 0 uses the size in "
+        "the bundle, which is the training size.",
+    )
     batch_size: int = Field(
         default=1,
         ge=1,
@@ -181,15 +206,40 @@ class ExportConfig(Section):
         le=17,
         description="Opset of the ONNX file; older runtimes need a lower one. The int8 file has at least 13.",
     )
+    nms: bool = Field(
+        default=False,
+        description="Whether to write model-nms.onnx too, with non-maximum suppression inside the graph, by the "
+        "thresholds of evaluate.",
+    )
     parity_images: int = Field(
         default=8,
         ge=1,
         le=1_000_000,
         description="Number of images on which the exported and the trained network are compared.",
     )
+    parity_ap: bool = Field(
+        default=True,
+        description="Whether AP of the ONNX file is compared with AP of the trained network, which takes as long as "
+        "its evaluation.",
+    )
     parity_rtol: float = Field(
         default=1e-4, gt=0, description="Largest allowed difference of outputs, relative to a level's largest value."
     )
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _in_one_form(cls, value: Any) -> Any:
+        return _plain_size(value)
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Height and width of the network's input in pixels; None for the training size."""
+        return _height_and_width(self.image_size)
+
+    @property
+    def side(self) -> int:
+        """Side of the square with as many pixels as the input of the files; 0 for the training size."""
+        return _side(self.input_size)
 
     @field_validator("formats")
     @classmethod

@@ -196,15 +196,20 @@ class _Run:
         config, images = self.config, self.images[self.config.evaluate.split]
         size = config.train.image_size
         # onnxruntime runs on the processor, whatever the device is.
-        onnx_image = self._detect_seconds(size, "CPU")
+        exported = config.export.side or size
+        onnx_image = self._detect_seconds(exported, "CPU")
+        trained_image = self._detect_seconds(exported, config.export.device_target)
+        trained_images = config.export.parity_images + (images if config.export.parity_ap else 0)
         calibrated = min(config.quantize.calibration_images, self.images["train"])
-        calibration = calibrated * CALIBRATION_FORWARDS * self._forward(size, "CPU")
+        calibration = calibrated * CALIBRATION_FORWARDS * self._forward(exported, "CPU")
         evaluated = images * self._detect_seconds(config.evaluate.side or size, config.evaluate.device_target)
         return {
             "pretrain_backbone": self._pretrain_seconds() if config.pretrain.enabled else 0.0,
             "train": self._train_seconds(),
             "evaluate": self._start("evaluate") + evaluated,
-            "export_model": self._start("export_model") + (images + config.export.parity_images) * onnx_image,
+            "export_model": self._start("export_model")
+            + (images + config.export.parity_images) * onnx_image
+            + trained_images * trained_image,
             "quantize": self._start("quantize") + calibration + images * onnx_image,
         }
 

@@ -25,6 +25,10 @@ from kubeyolo.evaluation.results import COCO_KEYS
 POINTS = 100
 """Points of AP: AP 0.5 is 50 points."""
 
+LEAST_SCORE, LARGEST_DISTANCE, LARGEST_AP_DIFFERENCE = 0.05, 0.5, 0.001
+"""Parity of an exported network: detections with a higher score are compared, whose corners may differ by 0.5 pixels of
+the input; and AP, 0 to 1, may differ by 0.001."""
+
 _SLACK = 5e-7
 
 Numbers = Mapping[str, float | None]
@@ -269,6 +273,48 @@ def check_parity(network: str, level: str, difference: float, rtol: float, image
     )
     return Check(
         f"{network}, {level}: difference <= {rtol:g}", passed, message + "; the file was not published" * (not passed)
+    )
+
+
+def check_detections(network: str, detections: int, unmatched: int, distance: float, image: str, images: int) -> Check:
+    """Check that the detections of an exported network match those of the trained network one to one.
+
+    Args:
+        network: Name of the exported network.
+        detections: Detections of the trained network.
+        unmatched: Detections of either network without a partner in the other.
+        distance: Largest distance of the corners of partners, in pixels of the input.
+        image: Name of the first image with a detection that has no partner; empty if there is none.
+        images: Number of images.
+    """
+    limits = f"same class, corners within {LARGEST_DISTANCE:g} pixels of the input"
+    if unmatched:
+        message = (
+            f"{network}: {unmatched} detections with a score above {LEAST_SCORE:g} have no partner in the trained "
+            f"network, or none in the file ({limits}), on {images} images, first on {image}; the file was not "
+            "published: report this as a bug"
+        )
+    else:
+        message = (
+            f"{network}: the {detections} detections with a score above {LEAST_SCORE:g} on {images} images match "
+            f"those of the trained network one to one ({limits}); largest distance {distance:.2g} pixels"
+        )
+    return Check(f"{network}: same detections", not unmatched, message)
+
+
+def check_ap_parity(network: str, ap: float | None, trained: float | None) -> Check:
+    """Compare AP of an exported network with AP of the trained network on the same split, both 0 to 1."""
+    limit = _Limit(LARGEST_AP_DIFFERENCE)
+    difference = 0.0 if ap is None and trained is None else abs((_finite(ap) or 0.0) - (_finite(trained) or 0.0))
+    passed = limit.holds(difference)
+    message = (
+        f"{network}: AP is {_ap_text(ap)}, AP of the trained network is {_ap_text(trained)}: the difference is "
+        f"{limit.text(difference, '.4f')}, at most {LARGEST_AP_DIFFERENCE:g} is allowed"
+    )
+    return Check(
+        f"{network}: difference of AP <= {LARGEST_AP_DIFFERENCE:g}",
+        passed,
+        message + "; the file was not published: report this as a bug" * (not passed),
     )
 
 

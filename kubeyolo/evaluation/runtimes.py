@@ -52,26 +52,35 @@ class CellRuntime(Runtime):
         return [level.asnumpy() for level in self._network(Tensor(images))]
 
 
+def open_session(path: Path) -> Any:
+    """Open an ONNX file on the CPU, with a thread for each usable processor.
+
+    Raises:
+        InputError: The file is not whole, or onnxruntime cannot load it.
+    """
+    check_onnx_file(path)
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = usable_processors()
+    options.inter_op_num_threads = 1
+    # Other threads read images while the network runs: spinning would take their cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Errors are raised, so nothing less than fatal is printed.
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no public base class
+        line = one_line(error, _LONGEST)
+        raise InputError(f"{path}: onnxruntime cannot load it ({line}); export the model again") from error
+
+
 class OnnxRuntime(Runtime):
     """An ONNX file, float or int8, on the CPU."""
 
     def __init__(self, path: Path, manifest: BundleManifest) -> None:
-        check_onnx_file(path)
-        import onnxruntime
-
         self._path, self._manifest = path, manifest
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = usable_processors()
-        options.inter_op_num_threads = 1
-        # Other threads read images while the network runs: spinning would take their cores.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Errors are raised, so nothing less than fatal is printed.
-        options.log_severity_level = 4
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors have no public base class
-            line = one_line(error, _LONGEST)
-            raise InputError(f"{path}: onnxruntime cannot load it ({line}); export the model again") from error
+        self._session = open_session(path)
         self._levels = [f"raw_{stride}" for stride in manifest.strides]
         inputs = [value.name for value in self._session.get_inputs()]
         outputs = {value.name: value for value in self._session.get_outputs()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from kubeyolo.bundle import BundleManifest
 from kubeyolo.errors import WorkError
 from kubeyolo.evaluation.runtimes import INPUT_NAME, PREDICTIONS_NAME, OnnxRuntime
 from kubeyolo.export import onnx_graph
+from kubeyolo.export.metadata import onnx_metadata
 from kubeyolo.export.mindspore_export import FILE_MODE, export_cell
 from kubeyolo.models.named_facts import model_facts
 from kubeyolo.storage.integrity import appearing
@@ -40,7 +40,7 @@ def export_onnx(manifest: BundleManifest, build_network: Callable[[], Any], path
 
     Input ``images`` (N, 3, H, W) float32 in 0..1. Outputs ``raw_<stride>`` (N, na, ny, nx, 5+nc) for each level, before
     the sigmoid, and ``predictions`` (N, boxes, 5+nc): centre x, centre y, width, height in input pixels, objectness
-    and class scores. Model name, classes, strides, anchors and image size are in the file's metadata.
+    and class scores. The file has the metadata of :mod:`kubeyolo.export.metadata`.
 
     Args:
         manifest: Manifest of the bundle.
@@ -82,22 +82,8 @@ def _clean(model: onnx.ModelProto, manifest: BundleManifest, opset: int) -> onnx
     model.ir_version = IR_VERSIONS[opset]
     model.graph.name = manifest.model
     del model.metadata_props[:]
-    helper.set_model_props(model, onnx_metadata(manifest))
+    helper.set_model_props(model, onnx_metadata(manifest, opset).properties)
     return model
-
-
-def onnx_metadata(manifest: BundleManifest) -> dict[str, str]:
-    """Return the metadata that a user of the file needs, as strings; lists are JSON."""
-    return {
-        "model": manifest.model,
-        "classes": json.dumps(manifest.classes, ensure_ascii=False),
-        "category_ids": json.dumps(manifest.category_ids),
-        "image_size": json.dumps(manifest.image_size),
-        "strides": json.dumps(manifest.strides),
-        "anchors": json.dumps(manifest.anchors),
-        "preprocessing": manifest.preprocessing.model_dump_json(),
-        "dataset": manifest.dataset.digest if manifest.dataset else "",
-    }
 
 
 def _verify_symbolic_batch(path: Path, manifest: BundleManifest) -> None:

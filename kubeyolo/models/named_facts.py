@@ -37,6 +37,21 @@ def training_sizes(facts: ModelFacts, train: TrainConfig) -> tuple[int, ...]:
     return train.sizes or facts.training_sizes(train.image_size)
 
 
+def check_export_size(config: Config) -> None:
+    """Refuse a size of exported files whose sides are not multiples of the coarsest stride of the model.
+
+    Raises:
+        InputError: A side is not.
+    """
+    stride, size = max(model_facts(config.model).strides), config.export.input_size or ()
+    if any(side % stride for side in size):
+        near = "x".join(str(max(stride, round(side / stride) * stride)) for side in size)
+        raise InputError(
+            f"export.image_size = {config.export.image_size}: {config.model} needs multiples of {stride}, "
+            f"such as {near} (height x width)"
+        )
+
+
 def check_image_size(config: Config) -> None:
     """Refuse image sizes that are not multiples of the coarsest stride of the model, or that do not fit each other.
 

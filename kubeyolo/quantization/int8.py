@@ -20,6 +20,7 @@ from kubeyolo.errors import InputError, WorkError
 from kubeyolo.evaluation.network_checks import check_onnx_file
 from kubeyolo.evaluation.predictor import network_input, prepare
 from kubeyolo.evaluation.runtimes import INPUT_NAME, PREDICTIONS_NAME
+from kubeyolo.export.metadata import LEAST_ONNXRUNTIME_INT8
 from kubeyolo.export.mindspore_export import FILE_MODE
 from kubeyolo.export.onnx import IR_VERSIONS
 from kubeyolo.export.onnx_graph import drop_unused_initializers
@@ -180,7 +181,8 @@ def _quantized(
         )
     quantized = onnx.load(str(path))
     keep_float(quantized.graph, heads)
-    helper.set_model_props(quantized, {**properties, "quantization": f"int8 QDQ, {calibration}"})
+    added = {"quantization": f"int8 QDQ, {calibration}", "least_onnxruntime": LEAST_ONNXRUNTIME_INT8}
+    helper.set_model_props(quantized, {**properties, **added})
     return quantized
 
 

@@ -16,13 +16,13 @@ from kubeyolo.config.schema import Config
 from kubeyolo.config.text import read_text
 from kubeyolo.errors import InputError, check_known, one_line
 from kubeyolo.evaluation.results import RuntimeName, check_runtime
-from kubeyolo.export.mindspore_export import check_air_possible
 from kubeyolo.index import RUN_ID, STORE
 from kubeyolo.launch.launcher import Launcher, find_launcher
 from kubeyolo.launch.policy import check_mounted
 from kubeyolo.models.anchors import trained_facts
-from kubeyolo.models.named_facts import check_batch_norm, check_image_size, check_precision
+from kubeyolo.models.named_facts import check_batch_norm, check_export_size, check_image_size, check_precision
 from kubeyolo.pointers import check_pointer_name
+from kubeyolo.steps.export import check_export
 from kubeyolo.steps.start import check_start
 from kubeyolo.storage.location import FileLocation, absolute, parse
 from kubeyolo.storage.place import Place, Stores
@@ -121,6 +121,7 @@ def _check_training(pipeline: str, checked: CheckedForm) -> CheckedForm:
     form, config = checked.form, checked.resolved.config
     check_start(checked.resolved, is_retraining=pipeline == DETECTOR_RETRAINING)
     check_image_size(config)
+    check_export_size(config)
     check_batch_norm(config, "train")
     trained_facts(config)
     if form.get("version"):
@@ -147,15 +148,15 @@ def check_formats(config: Config) -> None:
     """Refuse export formats with which a step of a pipeline would fail.
 
     Raises:
-        InputError: ONNX, which is quantized later, is missing, or AIR is requested and the device is not Ascend.
+        InputError: ONNX, which is quantized later, is missing, or a file cannot be written; see
+            :func:`kubeyolo.steps.export.check_export`.
     """
     if "onnx" not in config.export.formats:
         raise InputError(
             f"export.formats = {list(config.export.formats)}: the pipeline quantizes the ONNX network; "
             "add onnx to the formats"
         )
-    if "air" in config.export.formats:
-        check_air_possible(config.export.device_target)
+    check_export(config)
 
 
 def parse_cluster(text: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from kubeyolo.evaluation.results import EvaluationResult, RuntimeName
 from kubeyolo.evaluation.sharing import WHOLE, Share
 from kubeyolo.evaluation.split_evaluation import detect_split, evaluate_split
 from kubeyolo.report.samples import SampleImage
-from kubeyolo.steps.samples import chosen_images, evaluation_samples
+from kubeyolo.steps.samples import evaluation_samples
 
 _SETTINGS_KEY = "settings_digest"
 _ADDED: dict[str, Any] = {"classes": [], "dets_per_class": 0, "nms": "greedy", "rect": False, "tta": False}
@@ -157,10 +157,9 @@ def with_resamples(
     return result.model_copy(update={"resamples": resamples})
 
 
-def real_images(predictor: Predictor, split: Split, wanted: int) -> Float32Array:
-    """Return evenly spread images of a split as inputs of the network: (N, 3, H, W) in 0..1."""
+def real_images(predictor: Predictor, split: Split, chosen: Sequence[int]) -> Float32Array:
+    """Return images of a split, by their positions, as inputs of the network: (N, 3, H, W) in 0..1."""
     preprocessing = predictor.manifest.preprocessing
-    chosen = chosen_images(split, wanted)
     prepared = [prepare(split.read_image(i), predictor.image_size, preprocessing) for i in chosen]
     return network_input(prepared, preprocessing)
 

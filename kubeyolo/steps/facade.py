@@ -344,7 +344,8 @@ def _by_job(
 
 def export_model(call: StepCall, bundle: Bundle, dataset: Dataset, launcher: Launcher = HERE) -> StoredOutcome:
     """Export a trained network; see :func:`kubeyolo.steps.export.export_model`."""
-    export_step.check_formats(call.config)
+    export_step.check_export(call.config)
+    export_step.exported_manifest(bundle, call.config)
     return _derived(call, export_step.STEP, export_step.export_model, bundle, dataset, launcher)
 
 

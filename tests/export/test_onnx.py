@@ -8,9 +8,12 @@ import numpy as np
 import onnx
 import pytest
 
-from kubeyolo.errors import WorkError
+import kubeyolo
+from kubeyolo.bundle import Preprocessing
+from kubeyolo.errors import InputError, WorkError
 from kubeyolo.evaluation.decode import decode
 from kubeyolo.evaluation.runtimes import OnnxRuntime
+from kubeyolo.export.metadata import read_metadata
 from kubeyolo.export.onnx import _verify_symbolic_batch, export_onnx
 from kubeyolo.export.parity import compare_levels
 from kubeyolo.quantization.int8 import quantize_onnx
@@ -66,14 +69,15 @@ def test_the_int8_file_of_an_old_opset_has_the_opset_that_it_needs(detector, ops
     assert runtime.predictions(images(2)).shape == (2, 756, 8)
 
 
-def test_metadata_tells_what_is_needed_to_use_the_file(model):
+def test_metadata_tells_what_is_needed_to_use_the_file(model, opset_11: Path):
     found = {one.key: one.value for one in model.metadata_props}
-    assert found["model"] == "yolov5n-r7"
-    assert json.loads(found["classes"]) == list(CLASSES)
-    assert json.loads(found["category_ids"]) == [3, 5, 9]
-    assert json.loads(found["image_size"]) == list(SIZE)
-    assert json.loads(found["strides"]) == [8, 16, 32]
-    assert json.loads(found["anchors"])[0][0] == [10, 13]
+    metadata = read_metadata(found, "model.onnx")
+    assert metadata.properties == found
+    assert (metadata.model, metadata.classes, metadata.category_ids) == ("yolov5n-r7", CLASSES, (3, 5, 9))
+    assert (metadata.image_size, metadata.strides, metadata.anchors[0][0]) == (SIZE, (8, 16, 32), (10, 13))
+    assert (metadata.layout, metadata.preprocessing) == ("NCHW, float32, 0 to 1", Preprocessing())
+    assert (metadata.kubeyolo, metadata.least_onnxruntime) == (kubeyolo.__version__, "1.12")
+    assert metadata.nms is None and metadata.quantization == ""
     assert json.loads(found["preprocessing"]) == {
         "resize": "letterbox",
         "padding": "left = floor(total / 2), top = floor(total / 2)",
@@ -83,6 +87,19 @@ def test_metadata_tells_what_is_needed_to_use_the_file(model):
         "divisor": 255.0,
         "levels": None,
     }
+    assert json.loads(found["classes"]) == list(CLASSES) and json.loads(found["image_size"]) == list(SIZE)
+    old = {one.key: one.value for one in onnx.load(str(opset_11)).metadata_props}
+    assert read_metadata(old, "model.onnx").least_onnxruntime == "1.0"
+
+
+def test_metadata_of_earlier_versions_are_read_and_those_of_other_programs_refused(model):
+    found = {one.key: one.value for one in model.metadata_props}
+    added = ("kubeyolo", "least_onnxruntime", "layout")
+    earlier = {name: text for name, text in found.items() if name not in added}
+    assert read_metadata({**earlier, "quantization": "int8 QDQ, minmax"}, "m.onnx").quantization == "int8 QDQ, minmax"
+    for other in ({}, {**found, "strides": "8, 16"}, {**found, "image_size": "640"}):
+        with pytest.raises(InputError, match=r"^m\.onnx: its metadata .* export the model again"):
+            read_metadata(other, "m.onnx")
 
 
 def test_batch_norm_is_folded_and_names_are_readable(model):

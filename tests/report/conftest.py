@@ -32,6 +32,7 @@ from kubeyolo.report.quantization import quantization_report
 from kubeyolo.report.samples import Box, ErrorPictures, SampleImage
 from kubeyolo.report.speed import speed_report
 from kubeyolo.report.training import BatchPicture, pretraining_report, training_report
+from kubeyolo.steps.export import Parity
 from kubeyolo.steps.export import judge as judge_export
 from kubeyolo.steps.quantize import judge
 from kubeyolo.training.batch_pictures import draw_batch
@@ -285,7 +286,7 @@ def build_pages() -> dict[str, str]:
         "errors": errors_page(),
         "export_model": export_report(
             {"model": "yolov5n-r7", "files": files, "parity": parity, "rtol": 1e-4},
-            judge_export(parity, ExportConfig()),
+            judge_export(Parity(parity), ExportConfig()),
         ),
         "quantize": quantization_page(evaluation_result(), evaluation_result(0.0042)),
         "compare": comparison_page(),

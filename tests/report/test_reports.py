@@ -35,7 +35,7 @@ from kubeyolo.report.model_card import escape, markdown_table, model_card
 from kubeyolo.report.samples import Box, SampleImage
 from kubeyolo.report.training import pretraining_report, training_report
 from kubeyolo.report.validations import class_rows, validation_charts
-from kubeyolo.steps.export import judge
+from kubeyolo.steps.export import Parity, judge
 from kubeyolo.training.history import HistoryRow, TrainingHistory
 from tests.evaluation.known_boxes import random_set
 from tests.report.conftest import plan_view, quantization_page, split_index
@@ -144,7 +144,7 @@ def test_an_evaluation_without_boxes_or_detections_has_a_report_of_its_errors() 
 def test_export_says_when_an_output_differs() -> None:
     parity = {"onnx": {"stride 8": 1e-6, "stride 16": 2e-4}}
     facts = {"files": {"model.onnx": 7_000_000}, "rtol": 1e-4, "parity": parity}
-    text = text_of(export_report(facts, judge(parity, ExportConfig())))
+    text = text_of(export_report(facts, judge(Parity(parity), ExportConfig())))
     assert text.count("passed") == 1 and text.count("failed") == 1
     assert (
         "An exported network differs from the trained network" in text
@@ -156,10 +156,10 @@ def test_export_says_when_an_output_differs() -> None:
 def test_export_names_the_files_that_were_not_measured() -> None:
     parity = {"onnx": {"stride 8": 1e-6}}
     facts = {"files": {"model.onnx": 7_000_000, "model.air": 8_000_000}, "rtol": 1e-4, "parity": parity}
-    text = text_of(export_report({**facts, "not_measured": ["model.air"]}, judge(parity, ExportConfig())))
+    text = text_of(export_report({**facts, "not_measured": ["model.air"]}, judge(Parity(parity), ExportConfig())))
     assert "agree with the trained network; not measured: model.air" in text
     assert "model.onnx 7.00 MB compared" in text and "model.air 8.00 MB not measured" in text
-    assert "not measured" not in text_of(export_report(facts, judge(parity, ExportConfig())))
+    assert "not measured" not in text_of(export_report(facts, judge(Parity(parity), ExportConfig())))
 
 
 def test_training_counts_epochs_from_one_and_names_its_best() -> None:

@@ -50,7 +50,7 @@ def fix_work(monkeypatch: pytest.MonkeyPatch, folder: Path, network: Path) -> li
         result = TrainingResult(identity=identity, code_digest="", steps=3, bundle=uri, seconds=1.5, resumed_at=[])
         Place.of((Place.of(spec.output) / RESULT_NAME).uri).write(result.model_dump_json().encode())
 
-    def exported(bundle: Any, config: Any, temporary: Path) -> dict[str, Path]:
+    def exported(bundle: Any, described: Any, config: Any, temporary: Path) -> dict[str, Path]:
         worked.append("export")
         mindir = written(temporary / MINDIR, b"exported %03d times" % worked.count("export"))
         return {ONNX: written(temporary / ONNX, network.read_bytes()), MINDIR: mindir}
@@ -70,15 +70,18 @@ def fix_work(monkeypatch: pytest.MonkeyPatch, folder: Path, network: Path) -> li
         worked.append("evaluate")
         if runtime != "mindspore":
             return evaluate_bundle(bundle, dataset, config, runtime, share)
-        predictor = predictors(bundle, {ONNX: network}, config)["onnx"]
+        predictor = predictors(bundle.manifest, {ONNX: network}, config)["onnx"]
         return detection.evaluate_predictor(predictor, dataset, config, share)
 
     def stored(*arguments: Any, **options: Any) -> Any:
         worked.append("validate")
         return write_dataset(*arguments, **options)
 
-    def only_onnx(bundle: Any, files: dict[str, Path], config: Any) -> Any:
-        return predictors(bundle, {ONNX: files[ONNX]}, config)
+    def only_onnx(described: BundleManifest, files: dict[str, Path], config: Any) -> Any:
+        return predictors(described, {ONNX: files[ONNX]}, config)
+
+    def trained(bundle: Any, described: BundleManifest, config: Any) -> Any:
+        return predictors(described, {ONNX: network}, config)["onnx"]
 
     replaced: dict[str, Callable[..., Any]] = {
         "kubeyolo.launch.local.launch_work": launch,
@@ -86,7 +89,7 @@ def fix_work(monkeypatch: pytest.MonkeyPatch, folder: Path, network: Path) -> li
         "kubeyolo.steps.detection.evaluate_bundle": evaluated,
         "kubeyolo.steps.export._export": exported,
         "kubeyolo.steps.export._exported_predictors": only_onnx,
-        "kubeyolo.steps.export._parity": lambda *arguments: {"onnx": {"stride 8": 0.0}},
+        "kubeyolo.steps.export._trained_predictor": trained,
         "kubeyolo.steps.quantize._quantize": quantized,
     }
     for name, function in replaced.items():

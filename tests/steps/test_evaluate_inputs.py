@@ -133,12 +133,18 @@ def test_sizes_that_fit_no_network_are_refused(written: str) -> None:
         load_config(sets=[f"evaluate.image_size={written}"])
 
 
-def test_keys_without_effect_are_named(run: Run, bundle: str, tmp_path: Path) -> None:
+def test_typed_keys_without_effect_are_refused_and_those_of_a_file_are_named(
+    run: Run, bundle: str, tmp_path: Path
+) -> None:
     write_data(tmp_path / "data")
     pairs = ("--set", "train.lr=1", "--set", "evaluate.device_target=CPU")
     code, _, errors = run(bundle, "data", "--runtime", "onnx", *pairs)
-    assert code == 0
-    assert "note: train.lr has no effect on evaluate\n" in errors
+    assert code == 2
+    assert "train.lr has no effect on evaluate; " in errors
+    assert "evaluate.device_target = CPU has no effect on evaluate: the runtime onnx runs on processors; " in errors
+    Path("my.yaml").write_text("{train: {lr: 1}, evaluate: {device_target: CPU}}")
+    code, _, errors = run(bundle, "data", "--runtime", "onnx", "--config", "my.yaml")
+    assert code == 0 and "train.lr" not in errors
     assert "note: evaluate.device_target = CPU has no effect on evaluate: the runtime onnx runs on processors" in errors
 
 

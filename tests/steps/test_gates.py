@@ -266,15 +266,19 @@ def test_the_page_of_quantize_says_what_its_exit_code_says(
 def test_an_export_that_differs_stores_nothing_and_another_shows_its_parity(
     inputs: Inputs, monkeypatch: pytest.MonkeyPatch, difference: float, passes: bool
 ) -> None:
-    monkeypatch.setattr(export, "_parity", lambda *arguments: {"onnx": {"stride 8": 0.0, "stride 16": difference}})
+    parity = export.Parity({"onnx": {"stride 8": 0.0, "stride 16": difference}})
+    monkeypatch.setattr(export, "_parity", lambda *arguments: parity)
     output = (inputs.folder / "onnx").as_uri()
     message = ends(partial(called.export_model, inputs.bundle, inputs.dataset, output, inputs.config()))
     assert (message == "") == passes and ("level of stride 16 differs" in message) == (not passes)
     assert bool(Place.of(output).store.list()) == passes
     if passes:
         checks = checks_of((Place.of(output) / "report.html").uri)
-        assert [verdict for _, verdict, _ in checks] == ["passed", "passed"]
-        assert [row["passed"] for row in read_record(Place.of(output) / "metrics.json").metrics["checks"]] == [True] * 2
+        assert [verdict for _, verdict, _ in checks] == ["passed"] * 3
+        metrics = read_record(Place.of(output) / "metrics.json").metrics
+        assert [row["passed"] for row in metrics["checks"]] == [True] * 3
+        assert metrics["checks"][-1]["name"] == "onnx: difference of AP <= 0.001"
+        assert metrics["trained_ap"] == metrics["onnx"]["AP"]
 
 
 def test_promotion_says_what_its_exit_code_says_at_each_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
