@@ -36,6 +36,7 @@ _PACKAGES = (
     "numpy",
     "onnx",
     "onnxruntime",
+    "openvino",
     "opencv-python-headless",
     "pillow",
     "pycocotools",

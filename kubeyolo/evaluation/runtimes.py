@@ -48,31 +48,44 @@ class CellRuntime(Runtime):
         return [level.asnumpy() for level in self._network(Tensor(images))]
 
 
+def check_values(path: Path, inputs: list[str], outputs: list[str], levels: list[str]) -> None:
+    """Refuse an ONNX file that is not a detector of kubeyolo.
+
+    Raises:
+        InputError: The file has other inputs, or lacks the output of a level.
+    """
+    if inputs != [INPUT_NAME] or not set(levels).issubset(outputs):
+        raise InputError(
+            f"{path}: inputs {inputs} and outputs {outputs}, expected {[INPUT_NAME]} and {levels}; "
+            "export the model again"
+        )
+
+
+def onnx_session(model: str | bytes) -> Any:
+    """Return a session of onnxruntime on the processors that this process may use, for a file or its content."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = usable_processors()
+    options.inter_op_num_threads = 1
+    # Other threads read images while the network runs: spinning would take their cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 class OnnxRuntime(Runtime):
     """An ONNX file, float or int8, on the CPU."""
 
     def __init__(self, path: Path, manifest: BundleManifest) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = usable_processors()
-        options.inter_op_num_threads = 1
-        # Other threads read images while the network runs: spinning would take their cores.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnx_session(str(path))
         except Exception as error:  # onnxruntime's errors have no public base class
             line = str(error).splitlines()[0]
             raise InputError(f"{path}: onnxruntime cannot load it ({line}); export the model again") from error
         self._levels = [f"raw_{stride}" for stride in manifest.strides]
-        inputs = [value.name for value in self._session.get_inputs()]
         outputs = [value.name for value in self._session.get_outputs()]
-        if inputs != [INPUT_NAME] or not set(self._levels).issubset(outputs):
-            raise InputError(
-                f"{path}: inputs {inputs} and outputs {outputs}, expected {[INPUT_NAME]} and {self._levels}; "
-                "export the model again"
-            )
+        check_values(path, [value.name for value in self._session.get_inputs()], outputs, self._levels)
         self._decodes = PREDICTIONS_NAME in outputs
         batch, _, height, width = self._session.get_inputs()[0].shape
         self.batch_size = batch if isinstance(batch, int) else None
