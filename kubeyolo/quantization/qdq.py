@@ -47,7 +47,7 @@ def qdq_model(
     path: Path,
     runtime: QuantizedFor = "onnxruntime",
     float_layers: Collection[str] = (),
-    only: Collection[str] = (),
+    operators: Collection[str] = (),
     weight_scales: Mapping[str, Float32Array] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
@@ -60,7 +60,7 @@ def qdq_model(
         path: File of the float model, for messages.
         runtime: Runtime that the file is written for.
         float_layers: Names of convolutions that stay float, with their inputs and outputs.
-        only: Names of the only convolutions to quantize; all other operators stay float. Empty for all.
+        operators: Operators to quantize, by default those of the runtime.
         weight_scales: Scales of each output channel of weights, by the name of the weights in the model; by default the
             largest absolute weight of the channel divided by 127.
         metadata: Metadata to add to that of the float model.
@@ -72,7 +72,6 @@ def qdq_model(
     properties = {entry.key: entry.value for entry in model.metadata_props}
     heads = [node.output[0] for node in head_convolutions(model.graph, path)]
     inferred = onnx.shape_inference.infer_shapes(model)
-    operators = ("Conv",) if only else QUANTIZED_OPERATORS[runtime]
     options: dict[str, Any] = {"TensorQuantOverrides": _overrides(weight_scales or {})}
     if runtime == "openvino":
         options["OpTypesToExcludeOutputQuantization"] = ["Conv"]
@@ -83,9 +82,9 @@ def qdq_model(
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
         tensors_range=_tensors_data(ranges),
-        nodes_to_quantize=list(only),
+        nodes_to_quantize=[],
         nodes_to_exclude=[*behind(model.graph, heads), *float_layers],
-        op_types_to_quantize=list(operators),
+        op_types_to_quantize=list(operators or QUANTIZED_OPERATORS[runtime]),
         extra_options=options,
     )
     quantizer.quantize_model()
@@ -184,12 +183,22 @@ def behind(graph: onnx.GraphProto, values: Sequence[str]) -> list[str]:
 def _keep_layers_float(graph: onnx.GraphProto, layers: Collection[str]) -> None:
     """Let convolutions, which have no pairs of their own, read and return values that no other operator quantized."""
     makers = {output: node for node in graph.node for output in node.output}
-    convs = [node for node in graph.node if node.op_type == "Conv" and node.name in layers]
-    for conv in convs:
+    for conv in (node for node in graph.node if node.op_type == "Conv" and node.name in layers):
         dequantize = makers.get(conv.input[0])
         if dequantize is not None and dequantize.op_type == "DequantizeLinear":
             conv.input[0] = makers[dequantize.input[0]].input[0]
-    keep_float(graph, [conv.output[0] for conv in convs])
+        # Int8 convolutions that read its output directly keep their pair.
+        pair = _pair_of(graph, conv.output[0])
+        for node in (node for node in graph.node if pair and node.op_type != "Conv"):
+            node.input[:] = [conv.output[0] if name == pair[-1].output[0] else name for name in node.input]
+    _drop_unread_pairs(graph)
+
+
+def _drop_unread_pairs(graph: onnx.GraphProto) -> None:
+    for kind in ("DequantizeLinear", "QuantizeLinear"):
+        read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+        for node in [node for node in graph.node if node.op_type == kind and node.output[0] not in read]:
+            graph.node.remove(node)
 
 
 def _pair_of(graph: onnx.GraphProto, value: str) -> list[onnx.NodeProto]:

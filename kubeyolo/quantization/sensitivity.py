@@ -98,7 +98,7 @@ def _switched(network: CalibratedNetwork) -> onnx.ModelProto:
     """Return the float model with an input that names the number of the convolution that runs as int8; -1 for none."""
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
-    quantized = qdq_model(network.model, network.ranges, network.path, only=convolutions(model.graph)).graph
+    quantized = qdq_model(network.model, network.ranges, network.path, operators=("Conv",)).graph
     makers = {output: node for node in quantized.node for output in node.output}
     readers = {node.input[0]: node for node in quantized.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
     int8 = {node.name: node for node in quantized.node if node.op_type == "Conv"}
