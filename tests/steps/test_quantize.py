@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -38,10 +39,12 @@ class Inputs:
         return called.quantize(self.bundle, self.dataset, str(self.folder / name), config)
 
 
-@pytest.fixture
-def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inputs:
-    monkeypatch.setenv("KUBEYOLO_CACHE", str(tmp_path / "cache"))
-    return Inputs(tmp_path)
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inputs]:
+    folder = tmp_path_factory.mktemp("lamp")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("KUBEYOLO_CACHE", str(folder / "cache"))
+        yield Inputs(folder)
 
 
 def test_a_network_that_fails_passes_with_its_worst_layers_in_float(
