@@ -264,17 +264,25 @@ _ALL = (
     ),
     Step(
         name="quantize",
-        title="Quantizes the trained network to int8 ONNX with calibration images; fails if it loses too much AP.",
+        title="Quantizes the trained network to int8 ONNX with calibration images, unless it loses too much AP.",
         image="quantize",
         resources=_NETWORK,
         reads=("quantize", "evaluate", "train.seed"),
         inputs={"bundle": "Reference of the exported bundle.", "dataset": _DATASET},
-        outputs={"bundle": "Reference of the bundle with the int8 network.", "record": _RECORD},
+        outputs={
+            "bundle": "Reference of the bundle with the int8 network, or without it if it was left out.",
+            "record": _RECORD,
+        },
         artifacts=(
             Artifact("quantized_detector", "Model", "The bundle with the int8 network: URI, digest, AP and drop."),
             Artifact("quantization_report", "HTML", "COCO metrics of float and int8, and the size of both."),
         ),
-        cards={"AP in int8": "int8.AP", "loss of AP, points": "drop", "size, int8 to float": "size_ratio"},
+        cards={
+            "AP in int8": "int8.AP",
+            "loss of AP, points": "drop",
+            "size, int8 to float": "size_ratio",
+            "speed, int8 to float": "speed.ratio",
+        },
         networks={"int8": "int8"},
     ),
     Step(
@@ -344,7 +352,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "version": "Version to publish under; if empty, it is derived from the content.",
         "bundle": "URI of the bundle to evaluate, or of a pointer to it.",
         "baseline": "URI of the bundle to compare with, or of a pointer to it; empty if there is none.",
-        "runtime": "What runs the networks: mindspore, onnx, int8 or mindir.",
+        "runtime": "What runs the networks: mindspore, onnx, int8, mindir, openvino or openvino-int8.",
         "settings": "All other settings, nested as in a configuration file, as JSON or YAML text; such as "
         "{train: {seed: 1}, pretrain: {enabled: false}}.",
     }

@@ -50,6 +50,7 @@ _PACKAGES = (
     "numpy",
     "onnx",
     "onnxruntime",
+    "openvino",
     "opencv-python-headless",
     "pillow",
     "pycocotools",

@@ -222,7 +222,7 @@ _DESCRIBED_CALLS = frozenset({"Argument", "Field", "Option"})
 _DESCRIPTIONS = frozenset({"description", "help", "json_schema_extra"})
 
 _WEIGHTS_PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
-_RESULTS_PACKAGES = (*_WEIGHTS_PACKAGES, "hotcoco", "onnx", "onnxruntime", "pycocotools")
+_RESULTS_PACKAGES = (*_WEIGHTS_PACKAGES, "hotcoco", "onnx", "onnxruntime", "openvino", "pycocotools")
 
 
 def weights_source(root: Path = _ROOT) -> str:

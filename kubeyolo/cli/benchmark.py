@@ -28,7 +28,9 @@ def benchmark(
     runtime: Annotated[
         str,
         typer.Option(
-            "--runtime", help="Runtimes, separated by commas: mindspore, onnx, int8, mindir; by default all of them."
+            "--runtime",
+            help="Runtimes, separated by commas: mindspore, onnx, int8, mindir, openvino, openvino-int8; by default "
+            "all that are installed.",
         ),
     ] = "",
     batch: Annotated[str, typer.Option("--batch", help="Images of a batch; several with commas.")] = "1",
@@ -123,14 +125,14 @@ def _check_outputs(bundle: Bundle, report: Path | None, target: Place | None) ->
 def _runtimes(bundle: Bundle, text: str) -> list[str]:
     """Return the given runtimes, or all for which the bundle has a file and this machine has the library."""
     from kubeyolo.evaluation.network_files import NETWORK_FILES
+    from kubeyolo.evaluation.results import NEED_MINDSPORE, NEED_OPENVINO
 
     if text:
         return [name.strip() for name in text.split(",")]
-    has_mindspore = find_spec("mindspore") is not None
+    missing: list[str] = [] if find_spec("mindspore") else [*NEED_MINDSPORE]
+    missing += [] if find_spec("openvino") else [*NEED_OPENVINO]
     names: list[str] = [
-        name
-        for name, file in NETWORK_FILES.items()
-        if file in bundle.manifest.files and (has_mindspore or name in ("onnx", "int8"))
+        name for name, file in NETWORK_FILES.items() if file in bundle.manifest.files and name not in missing
     ]
     if not names:
         raise InputError(

@@ -49,7 +49,11 @@ def compare(
     split: SplitOption = "",
     runtime: Annotated[
         str,
-        typer.Option("--runtime", help="Runtime: mindspore, onnx, int8 or mindir; two with a comma, for A and for B."),
+        typer.Option(
+            "--runtime",
+            help="Runtime: mindspore, onnx, int8, mindir, openvino or openvino-int8; two with a comma, for A and "
+            "for B.",
+        ),
     ] = "mindspore",
     store: StoreOption = DEFAULT_STORE,
     output: OutputOption = "",

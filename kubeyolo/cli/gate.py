@@ -27,7 +27,7 @@ from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.config.form import fill_form
 from kubeyolo.errors import InputError, check_known
 
-RUNTIMES = ("onnx", "int8")
+RUNTIMES = ("onnx", "int8", "openvino", "openvino-int8")
 """Runtimes that need no MindSpore."""
 
 
@@ -39,7 +39,7 @@ def gate(
     store: StoreOption = DEFAULT_STORE,
     baseline: BaselineOption = "",
     split: SplitOption = "",
-    runtime: Annotated[str, typer.Option("--runtime", help="Runtime: onnx or int8.")] = "onnx",
+    runtime: Annotated[str, typer.Option("--runtime", help=f"Runtime: {', '.join(RUNTIMES)}.")] = "onnx",
     min_ap: MinApOption = None,
     least: LeastOption = None,
     max_drop: MaxDropOption = None,

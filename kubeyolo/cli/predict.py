@@ -59,8 +59,8 @@ def predict(
         str,
         typer.Option(
             "--runtime",
-            help="Runtime: mindspore, onnx, int8 or mindir; by default onnx if the bundle has it, "
-            "and mindspore with --tta.",
+            help="Runtime: mindspore, onnx, int8, mindir, openvino or openvino-int8; by default onnx if the bundle has "
+            "it, and mindspore with --tta.",
         ),
     ] = "",
     output: Annotated[
@@ -210,7 +210,7 @@ def best_scores(bundle: Bundle, runtime: RuntimeName) -> Float64Array:
     """
     manifest = bundle.manifest
     # The exported float networks are the trained network; int8 scores differ.
-    for name in (runtime,) if runtime == "int8" else (runtime, "onnx", "mindspore"):
+    for name in ("int8",) if runtime in ("int8", "openvino-int8") else (runtime, "onnx", "mindspore"):
         try:
             kept = kept_thresholds(manifest.metrics, name)
         except InputError as error:

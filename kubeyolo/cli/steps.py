@@ -176,7 +176,12 @@ def evaluate(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="URI of a bundle; left out with --detections.")],
     dataset: DataArgument = "",
     runtime: Annotated[
-        str, typer.Option("--runtime", help="Runtime: mindspore, onnx, int8 or mindir.", show_default="mindspore")
+        str,
+        typer.Option(
+            "--runtime",
+            help="Runtime: mindspore, onnx, int8, mindir, openvino or openvino-int8.",
+            show_default="mindspore",
+        ),
     ] = "",
     detections: Annotated[
         Path | None,

@@ -75,7 +75,7 @@ def idle_in_command(command: str, config: Config, keys: Iterable[str], runtime: 
 def _evaluation_reasons(command: str, runtime: str) -> Iterator[tuple[str, str]]:
     """Yield keys of the section evaluate that a command reads without effect, each with the reason."""
     if command == "evaluate":
-        if runtime in ("onnx", "int8"):
+        if runtime and runtime not in ("mindspore", "mindir"):
             yield "evaluate.device_target", f"the runtime {runtime} runs on processors"
         return
     if command == "export":

@@ -27,6 +27,12 @@ NmsKind = Literal["greedy", "diou"]
 Judge = Literal["point", "interval", "strict"]
 """How a limit is judged: by the value itself, or by its interval."""
 
+QuantizedFor = Literal["onnxruntime", "openvino"]
+"""Runtimes that an int8 file can be written for."""
+
+AUTO, NONE = "auto", "none"
+"""Words of ``quantize.float_layers`` in place of names."""
+
 
 def _plain_size(value: Any) -> Any:
     """Return a square as its side, whichever way it was written, and check both sides of other sizes."""
@@ -251,6 +257,11 @@ class ExportConfig(Section):
 class QuantizeConfig(Section):
     """Post-training quantization to int8 ONNX."""
 
+    runtime: QuantizedFor = Field(
+        default="onnxruntime",
+        description="Runtime that the int8 file is written for and evaluated with; the other runtime loads it too, but "
+        "is slower with it.",
+    )
     calibration_images: int = Field(
         default=64,
         ge=1,
@@ -266,15 +277,38 @@ class QuantizeConfig(Section):
         json_schema_extra=IN_FORM,
         description="Largest allowed loss of AP by int8 quantization, in points (AP x 100).",
     )
+    judge: Judge = Field(
+        default="interval",
+        description="How the loss is judged: by itself (point), or by its interval over the images: fails if all of it "
+        "is beyond the limit (interval), or passes if all of it is within the limit (strict).",
+    )
+    float_layers: tuple[str, ...] = Field(
+        default=(AUTO,),
+        description="Convolutions that stay float: none, names from the report, or auto; with auto those that cost "
+        "most stay float if the loss is too large, at most as many as min_quantized_convs allows.",
+    )
+    on_miss: Literal["", "leave_out", "fail"] = Field(
+        default="",
+        description="What happens when int8 misses a limit: leave_out passes the float networks on without it, fail "
+        "ends the step; if empty, leave_out in the pipeline detector-training, otherwise fail.",
+    )
     min_quantized_convs: float = Field(
-        default=0.95, ge=0, le=1, description="The step fails when a smaller share of the convolutions is int8."
+        default=0.95, ge=0, le=1, description="Smallest share of the convolutions that must be int8."
     )
     max_size_ratio: float = Field(
         default=0.35,
         gt=0,
         le=1,
-        description="The step fails when the int8 file is larger than this share of the float file.",
+        description="Largest size of the int8 file, as a share of the float file.",
     )
+
+    @field_validator("float_layers")
+    @classmethod
+    def _words_alone(cls, layers: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse the words auto and none next to names; an empty list is none."""
+        if len(layers) > 1 and {AUTO, NONE}.intersection(layers):
+            raise ValueError("auto and none stand alone; give names of convolutions, or one of these words")
+        return layers or (NONE,)
 
 
 class RetrainConfig(Section):

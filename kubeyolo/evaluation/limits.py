@@ -318,6 +318,37 @@ def check_ap_parity(network: str, ap: float | None, trained: float | None) -> Ch
     )
 
 
+def check_measurable(numbers: Numbers, images: int, flat: int) -> Verdict:
+    """Return the checks that fail if a loss of AP by quantization cannot be measured; empty if it can be.
+
+    Args:
+        numbers: COCO metrics of the float network.
+        images: Number of calibration images.
+        flat: Number of calibration images of a single colour.
+    """
+    checks, ap = [], _finite(numbers.get("AP"))
+    if ap is None or ap <= 0:
+        found = "is not defined (no ground truth)" if ap is None else "is 0"
+        checks.append(
+            Check(
+                "AP of the float network > 0",
+                False,
+                f"AP of the float network {found}, so nothing can be measured: int8 cannot lose what float does not "
+                "find; train longer, or evaluate on a split with annotated objects",
+            )
+        )
+    if images and flat == images:
+        checks.append(
+            Check(
+                "calibration images that show something > 0",
+                False,
+                f"all {images} calibration images are flat (of a single colour), so they tell nothing about the ranges "
+                "of int8; calibrate with images like those that the network will see (split train)",
+            )
+        )
+    return Verdict(tuple(checks))
+
+
 def check_int8_share(quantized: int, convs: int, least: float) -> Check:
     """Compare the share of the convolutions that are int8 with the smallest allowed share, 0 to 1."""
     share, limit = 100 * quantized / convs if convs else 0.0, _Limit(100 * least, is_least=True, unit=100)

@@ -14,10 +14,18 @@ NETWORK_FILES: Mapping[RuntimeName, str] = {
     "onnx": ONNX,
     "int8": ONNX_INT8,
     "mindir": MINDIR,
+    "openvino": ONNX,
+    "openvino-int8": ONNX_INT8,
 }
 """Name of the file of each runtime."""
 
-_MADE_BY: Mapping[RuntimeName, str] = {"onnx": "export", "int8": "quantize", "mindir": "export"}
+_MADE_BY: Mapping[RuntimeName, str] = {
+    "onnx": "export",
+    "int8": "quantize",
+    "mindir": "export",
+    "openvino": "export",
+    "openvino-int8": "quantize",
+}
 
 
 def check_network(bundle: Bundle, runtime: RuntimeName) -> None:
@@ -32,7 +40,9 @@ def check_network(bundle: Bundle, runtime: RuntimeName) -> None:
         raise InputError(f"{bundle.uri}: this is the bundle of a {manifest.kind}, not of a detector; give a detector")
     if file in manifest.files:
         return
-    others = [name for name, each in NETWORK_FILES.items() if each in manifest.files]
+    # OpenVINO reads the files of onnxruntime: one of them is enough.
+    found = {each: name for name, each in reversed(NETWORK_FILES.items()) if each in manifest.files}
+    others = list(reversed(found.values()))
     remedies = [f"choose the runtime {' or '.join(others)}"] if others else []
     if runtime in _MADE_BY:
         remedies.append(f"make the file with 'kubeyolo {_MADE_BY[runtime]}'")

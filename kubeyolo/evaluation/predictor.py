@@ -17,8 +17,9 @@ from kubeyolo.evaluation.augmentation import VIEWS, padded_multiple
 from kubeyolo.evaluation.decode import decode
 from kubeyolo.evaluation.network_files import NETWORK_FILES, check_facts, check_network
 from kubeyolo.evaluation.nms import non_max_suppression
+from kubeyolo.evaluation.openvino_runtime import OpenvinoRuntime
 from kubeyolo.evaluation.outputs import Outputs
-from kubeyolo.evaluation.results import RuntimeName, check_runtime
+from kubeyolo.evaluation.results import NEED_MINDSPORE, NEED_OPENVINO, RuntimeName, check_runtime
 from kubeyolo.evaluation.runtimes import CellRuntime, OnnxRuntime, Runtime
 from kubeyolo.models.named_facts import model_facts
 
@@ -212,13 +213,15 @@ def load_predictor(
     check_network(bundle, check_runtime(runtime))
     path = bundle.path(NETWORK_FILES[runtime])
     model: Runtime
-    if runtime in ("mindspore", "mindir"):
+    if runtime in NEED_MINDSPORE:
         from kubeyolo.evaluation.network import MindirRuntime, load_network
 
         if runtime == "mindspore":
             model = CellRuntime(load_network(manifest, path, device_target, bundle.uri))
         else:
             model = MindirRuntime(path, device_target, manifest)
+    elif runtime in NEED_OPENVINO:
+        model = OpenvinoRuntime(path, manifest)
     else:
         model = OnnxRuntime(path, manifest)
     check_facts(manifest, bundle.uri)

@@ -11,10 +11,14 @@ from kubeyolo.documents import NotJson, read_model
 from kubeyolo.errors import InputError, check_known, first_problem
 from kubeyolo.evaluation.intervals import Resamples
 
-RuntimeName = Literal["mindspore", "onnx", "int8", "mindir"]
+RuntimeName = Literal["mindspore", "onnx", "int8", "mindir", "openvino", "openvino-int8"]
 """The software that runs a network of a bundle."""
 
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
+NEED_MINDSPORE: tuple[RuntimeName, ...] = ("mindspore", "mindir")
+"""Runtimes that need MindSpore."""
+NEED_OPENVINO: tuple[RuntimeName, ...] = ("openvino", "openvino-int8")
+"""Runtimes that need OpenVINO."""
 MEASURED: tuple[RuntimeName, ...] = ("mindspore", "onnx", "int8")
 """Runtimes whose COCO metrics are kept in a bundle."""
 
@@ -105,7 +109,7 @@ class EvaluationResult(BaseModel):
     boxes: int = Field(default=0, ge=0, description="Ground truth boxes, without crowds.")
     detections: int = Field(default=0, ge=0, description="Detections given to the evaluator.")
     split: str = ""
-    runtime: str = Field(default="", description="Which backend ran the network: mindspore, onnx, int8, mindir.")
+    runtime: str = Field(default="", description=f"Which backend ran the network: {', '.join(RUNTIMES)}.")
     image_size: tuple[int, int] | None = Field(default=None, description="Height and width of the network's input.")
     best_thresholds: BestThresholds | None = Field(
         default=None, description="Best thresholds; null in results of earlier versions, and if no box was found."

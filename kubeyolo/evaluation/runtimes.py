@@ -52,13 +52,33 @@ class CellRuntime(Runtime):
         return [level.asnumpy() for level in self._network(Tensor(images))]
 
 
+def check_values(path: Path, inputs: list[str], outputs: list[str], levels: list[str]) -> None:
+    """Refuse an ONNX file that is not a detector of kubeyolo.
+
+    Raises:
+        InputError: The file has other inputs, or lacks the output of a level.
+    """
+    if inputs != [INPUT_NAME] or not set(levels).issubset(outputs):
+        found = f"inputs {one_line(inputs, _LONGEST)} and outputs {one_line(outputs, _LONGEST)}"
+        raise InputError(f"{path}: {found}, expected {[INPUT_NAME]} and {levels}; export the model again")
+
+
 def open_session(path: Path) -> Any:
-    """Open an ONNX file on the CPU, with a thread for each usable processor.
+    """Return a session of onnxruntime for an ONNX file.
 
     Raises:
         InputError: The file is not whole, or onnxruntime cannot load it.
     """
     check_onnx_file(path)
+    try:
+        return onnx_session(str(path))
+    except Exception as error:  # onnxruntime's errors have no public base class
+        line = one_line(error, _LONGEST)
+        raise InputError(f"{path}: onnxruntime cannot load it ({line}); export the model again") from error
+
+
+def onnx_session(model: str | bytes) -> Any:
+    """Return a session of onnxruntime on the processors that this process may use, for a file or its content."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -68,11 +88,7 @@ def open_session(path: Path) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Errors are raised, so nothing less than fatal is printed.
     options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no public base class
-        line = one_line(error, _LONGEST)
-        raise InputError(f"{path}: onnxruntime cannot load it ({line}); export the model again") from error
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 class OnnxRuntime(Runtime):
@@ -82,11 +98,8 @@ class OnnxRuntime(Runtime):
         self._path, self._manifest = path, manifest
         self._session = open_session(path)
         self._levels = [f"raw_{stride}" for stride in manifest.strides]
-        inputs = [value.name for value in self._session.get_inputs()]
         outputs = {value.name: value for value in self._session.get_outputs()}
-        if inputs != [INPUT_NAME] or not set(self._levels).issubset(outputs):
-            found = f"inputs {one_line(inputs, _LONGEST)} and outputs {one_line(list(outputs), _LONGEST)}"
-            raise InputError(f"{path}: {found}, expected {[INPUT_NAME]} and {self._levels}; export the model again")
+        check_values(path, [value.name for value in self._session.get_inputs()], list(outputs), self._levels)
         self._decodes = PREDICTIONS_NAME in outputs
         only = self._session.get_inputs()[0]
         channels = only.shape[1] if len(only.shape) == 4 else 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from kubeyolo.bundle import LEFT_OUT
 from kubeyolo.errors import KubeyoloError, one_line
 from kubeyolo.evaluation.results import COCO_KEYS
 from kubeyolo.events import StepRecord
@@ -89,7 +90,9 @@ def _made(record: StepRecord, is_retraining: bool) -> RemoteResult:
     numbers = {name: each for name, each in found.items() if each}
     if is_retraining:
         return RemoteResult(bundle=bundle, current=bundle, numbers=numbers, note="the new model is the current model")
-    return RemoteResult(bundle=bundle, numbers=numbers)
+    left_out = record.metrics.get(LEFT_OUT) or {}
+    note = "; ".join(f"the {name} network is left out: {why}" for name, why in left_out.items())
+    return RemoteResult(bundle=bundle, numbers=numbers, note=note)
 
 
 def _numbers(found: Any) -> dict[str, float | None]:

@@ -120,6 +120,8 @@ def _stats(cards: Sequence[StepCard], facts: Mapping[str, Any]) -> list[Stat]:
         if value is not None:
             change = "" if evaluate.get("AP") is None else f"{signed_points(value - evaluate['AP'])} points"
             stats.append(Stat(label, number3(value), change))
+    if facts.get("quantize", {}).get("left_out"):
+        stats.append(Stat("int8", "left out", "it misses a limit; see the warnings"))
     spent = [card.seconds for card in cards if card.seconds is not None]
     stats.append(Stat("Time", duration(sum(spent)) if spent else DASH, _count_note(cards)))
     return stats

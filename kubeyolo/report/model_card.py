@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kubeyolo.bundle import AIR
+from kubeyolo.bundle import AIR, LEFT_OUT
 from kubeyolo.evaluation.intervals import LEVEL_TEXT, Interval
 from kubeyolo.evaluation.limits import number_warnings
 from kubeyolo.evaluation.results import COCO_NUMBERS
@@ -42,11 +42,12 @@ def model_card(
     dataset = manifest.get("dataset") or {}
     classes = list(manifest.get("classes", ()))
     height, width = manifest.get("image_size", (0, 0))
+    left_out = (manifest.get("metrics") or {}).get(LEFT_OUT) or {}
     trained_on = f", trained on {escape(dataset.get('name', 'a data set'))}" if dataset else ""
     parts = [
         f"# {escape(name)}",
         f"An object detector for {len(classes)} class{'es' * (len(classes) != 1)}{trained_on}. "
-        "Trained, evaluated, exported and quantized by kubeyolo.",
+        f"Trained, evaluated{' and exported' if left_out else ', exported and quantized'} by kubeyolo.",
         "## Metrics",
         _number_table(metrics, intervals or {}) if metrics else "This bundle has no evaluation results.",
         _threshold_table(best_thresholds or {}, classes),
@@ -64,6 +65,7 @@ def model_card(
         "## Files",
         _file_table(manifest.get("files", {})),
         _unmeasured(manifest.get("files", {})),
+        _left_out(left_out),
         "## Limits",
         "The metrics are valid for images that resemble the data set: evaluate again for other cameras, scales or "
         "scenes. "
@@ -242,6 +244,11 @@ def _unmeasured(files: Mapping[str, Any]) -> str:
         f"The parity of `{AIR}` with the trained network was not measured: only Ascend's own tools run it. The format "
         "is deprecated in MindSpore."
     )
+
+
+def _left_out(reasons: Mapping[str, str]) -> str:
+    """Return a sentence about each network that the bundle lacks because it missed a limit; empty if there are none."""
+    return "\n\n".join(f"**The {escape(name)} network is left out: {escape(why)}**" for name, why in reasons.items())
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0) -> str:

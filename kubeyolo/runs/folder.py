@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kubeyolo.bundle import LEFT_OUT
 from kubeyolo.catalogue import STEPS, steps_of
 from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.errors import InputError, KubeyoloError
@@ -182,10 +183,16 @@ def summary(state: RunState) -> dict[str, Any]:
         "warnings": _warnings(state),
         "evaluate": {key: state.metric("evaluate", key) for key in COCO_KEYS},
         "export": {"onnx": {"AP": state.metric("export_model", "onnx.AP")}},
-        "quantize": {"int8": {"AP": state.metric("quantize", "int8.AP")}},
+        "quantize": {"int8": {"AP": state.metric("quantize", "int8.AP")}, **_left_out(state)},
         "bundle": state.output("publish", "bundle"),
         "seconds": {step: entry.record.seconds for step, entry in state.steps.items() if entry.record},
     }
+
+
+def _left_out(state: RunState) -> dict[str, Any]:
+    """Return why the int8 network was left out; empty if it was not."""
+    reason = state.metric("quantize", LEFT_OUT)
+    return {LEFT_OUT: reason} if reason else {}
 
 
 def _warnings(state: RunState) -> list[str]:

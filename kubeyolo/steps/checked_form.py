@@ -141,6 +141,11 @@ def _check_training(pipeline: str, checked: CheckedForm) -> CheckedForm:
     launcher.check(resolved.config, steps, checked.is_remote)
     check_precision(resolved.config)
     check_formats(resolved.config)
+    if pipeline == DETECTOR_RETRAINING and resolved.config.quantize.on_miss == "leave_out":
+        raise InputError(
+            "quantize.on_miss = leave_out: the model of a retraining replaces one with an int8 network, so it needs "
+            "its own; leave quantize.on_miss out, or set it to fail"
+        )
     return replace(checked, resolved=resolved, launcher=launcher, cluster=cluster)
 
 

@@ -143,7 +143,7 @@ def quantize(
         stored = facade.quantize(call, call.bundle(bundle), call.dataset(dataset))
         reporter.publish(stored, quantization_report)
         quantized, metrics = stored.record.outputs["bundle"], stored.record.metrics
-        figures = {"AP_int8": metrics["int8"].get("AP"), "drop_points": metrics["drop"]}
+        figures = {"AP_int8": metrics.get("int8", {}).get("AP"), "drop_points": metrics.get("drop")}
         reporter.publish_handle(call.store.at(quantized), quantized_detector, model=parsed.model, **figures)
     return quantized, stored.reference
 

@@ -60,6 +60,10 @@ _ADDED: Mapping[str, Any] = {
     "train.bind_core": False,
     "train.recompute": False,
     "retrain.start_from": "",
+    "quantize.runtime": "onnxruntime",
+    "quantize.judge": "interval",
+    "quantize.float_layers": ["auto"],
+    "quantize.on_miss": "",
     "export.opset": 17,
     "evaluate.nms": "greedy",
     "evaluate.rect": False,
@@ -315,7 +319,8 @@ def _trained_run(
         "promote": {"index": index, "data": data, "fingerprint": source.fingerprint, **pointers},
     }
     settings = {"validate_dataset": _validation(store, data, source, config)}
-    settings |= {step: _step_settings(checked, step, own.get(step, {})) for step in _steps(pipeline)}
+    working_on = replace(checked, resolved=_with_on_miss(checked.resolved, pipeline))
+    settings |= {step: _step_settings(working_on, step, own.get(step, {})) for step in _steps(pipeline)}
     facts = {"data": data, "fingerprint": source.fingerprint, "launcher": checked.launcher.name, "version": version}
     facts |= {"weights": config.train.weights}
     estimate, remarks = estimate_training(checked, source, has_work)
@@ -336,6 +341,18 @@ def _trained_run(
         has_work=has_work,
         data=data,
     )
+
+
+def _with_on_miss(resolved: ResolvedConfig, pipeline: str) -> ResolvedConfig:
+    """Return a configuration in which an empty ``quantize.on_miss`` has the value of a pipeline.
+
+    The network of a retraining replaces one with an int8 file, so it needs its own.
+    """
+    config = resolved.config
+    if config.quantize.on_miss or pipeline != DETECTOR_TRAINING:
+        return resolved
+    section = config.quantize.model_copy(update={"on_miss": "leave_out"})
+    return replace(resolved, config=config.model_copy(update={"quantize": section}))
 
 
 def _step_settings(checked: CheckedForm, step: str, own: Mapping[str, Any]) -> StepSettings:

@@ -7,7 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.bundle import MANIFEST_NAME, MODEL_CARD, Bundle, BundleManifest, check_version, open_bundle, read_bundle
+from kubeyolo.bundle import (
+    LEFT_OUT,
+    MANIFEST_NAME,
+    MODEL_CARD,
+    Bundle,
+    BundleManifest,
+    check_version,
+    open_bundle,
+    read_bundle,
+)
 from kubeyolo.config.load import config_digest
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.intervals import Interval, Resamples, resamples_in
@@ -50,7 +59,9 @@ def publish(bundle: Bundle, store: Place, version: str = "", evaluation: Place |
     numbers, best = _numbers(manifest, evaluated), _best_thresholds(manifest, evaluated)
     card = model_card(manifest.model_dump(mode="json"), numbers, best, _intervals(manifest, evaluated))
     # The warnings of the training stay with the bundle.
-    kept = {name: value for name, value in manifest.metrics.items() if name in ("pretrain", "train", EXTENDED)}
+    kept = {
+        name: value for name, value in manifest.metrics.items() if name in ("pretrain", "train", EXTENDED, LEFT_OUT)
+    }
     place = published_place(store, manifest.model, version)
     published = _put(bundle, place, version, card, {**kept, **numbers, **({BEST_THRESHOLDS: best} if best else {})})
     size = sum(file.size for file in manifest.model_files.values())
@@ -64,7 +75,7 @@ def publish(bundle: Bundle, store: Place, version: str = "", evaluation: Place |
         step=STEP,
         seconds=watch.seconds,
         outputs={"bundle": published},
-        metrics={"version": version, "model": manifest.model, "bytes": size, **numbers},
+        metrics={"version": version, "model": manifest.model, "bytes": size, **numbers, **_left_out(manifest)},
         html=publish_report(manifest.model, version, card, facts),
     )
 
@@ -161,6 +172,11 @@ def _best_thresholds(manifest: BundleManifest, evaluated: Mapping[str, Any]) -> 
     metrics = {**({_runtime(evaluated): evaluated} if evaluated else {}), **manifest.metrics}
     best = {name: kept_thresholds(metrics, name) for name in MEASURED}
     return {name: thresholds.model_dump() for name, thresholds in best.items() if thresholds is not None}
+
+
+def _left_out(manifest: BundleManifest) -> dict[str, Any]:
+    """Return why a network was left out of the bundle, by runtime; empty if none was."""
+    return {LEFT_OUT: manifest.metrics[LEFT_OUT]} if LEFT_OUT in manifest.metrics else {}
 
 
 def _runtime(evaluated: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from kubeyolo.quantization.int8 import CalibrationImages
+from kubeyolo.quantization.calibration import CalibrationImages, CalibrationSet, count_kinds
 from tests.export.tiny_detector import manifest
 
 
@@ -39,3 +39,30 @@ def test_draw_is_without_replacement_and_the_same_for_a_seed():
 def test_a_small_split_gives_all_it_has():
     assert drawn(NumberedSplit(3), 64) == [0, 1, 2]
     assert len(CalibrationImages(SimpleNamespace(index=range(0)), manifest(), 4)) == 0
+
+
+class DrawnSplit(NumberedSplit):
+    """Images with the given pixels."""
+
+    def __init__(self, pictures):
+        super().__init__(len(pictures))
+        self._pictures = pictures
+
+    def read_image(self, number: int):
+        return self._pictures[number]
+
+
+def test_flat_and_grey_images_are_counted_and_named():
+    rng = np.random.default_rng(0)
+    colours = [rng.integers(0, 256, (20, 40, 3), np.uint8) for _ in range(2)]
+    grey = np.repeat(rng.integers(0, 256, (20, 40, 1), np.uint8), 3, axis=2)
+    flat = np.full((20, 40, 3), (200, 10, 10), np.uint8)
+    kinds = count_kinds(CalibrationImages(DrawnSplit([*colours, grey, flat, flat]), manifest(), 64))
+    assert kinds == CalibrationSet(images=5, flat=2, grey=1)
+    few, flats, greys = kinds.warnings
+    assert few.startswith("only 5 calibration images") and "quantize.calibration_images" in few
+    assert flats.startswith("2 of 5 calibration images are flat") and greys.startswith("1 of 5 calibration images is")
+
+
+def test_enough_images_in_colour_have_no_warnings():
+    assert CalibrationSet(images=16).warnings == []

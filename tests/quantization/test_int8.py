@@ -10,7 +10,8 @@ from onnx import numpy_helper
 
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.runtimes import OnnxRuntime
-from kubeyolo.quantization.int8 import count_quantized_convolutions, head_convolutions, quantize_onnx
+from kubeyolo.quantization.int8 import quantize_onnx
+from kubeyolo.quantization.qdq import count_quantized_convolutions, head_convolutions
 from tests.export.tiny_detector import images, manifest
 
 

@@ -55,10 +55,11 @@ def fix_work(monkeypatch: pytest.MonkeyPatch, folder: Path, network: Path) -> li
         mindir = written(temporary / MINDIR, b"exported %03d times" % worked.count("export"))
         return {ONNX: written(temporary / ONNX, network.read_bytes()), MINDIR: mindir}
 
-    def quantized(bundle: Any, dataset: Any, path: Path, config: Any) -> QuantizationFacts:
-        worked.append("quantize")
-        written(path, network.read_bytes())
-        return QuantizationFacts(10, 10, 400, 100, 4, "minmax")
+    class Calibrated:
+        def write(self, path: Path, runtime: str, float_layers: Any) -> QuantizationFacts:
+            worked.append("quantize")
+            written(path, network.read_bytes())
+            return QuantizationFacts(10, 10, 400, 100, 4, "minmax")
 
     predictors, evaluate_bundle, write_dataset = (
         export._exported_predictors,
@@ -90,7 +91,8 @@ def fix_work(monkeypatch: pytest.MonkeyPatch, folder: Path, network: Path) -> li
         "kubeyolo.steps.export._export": exported,
         "kubeyolo.steps.export._exported_predictors": only_onnx,
         "kubeyolo.steps.export._trained_predictor": trained,
-        "kubeyolo.steps.quantize._quantize": quantized,
+        "kubeyolo.steps.quantize._calibrated": lambda *arguments: Calibrated(),
+        "kubeyolo.steps.quantize._layer_costs": lambda *arguments: [],
     }
     for name, function in replaced.items():
         monkeypatch.setattr(name, function)

@@ -239,13 +239,14 @@ def test_the_page_of_quantize_says_what_its_exit_code_says(
     inputs: Inputs, monkeypatch: pytest.MonkeyPatch, facts: dict[str, int], sets: list[str], missed: str | None
 ) -> None:
     given = replace(QuantizationFacts(20, 20, 400, 100, 4, "minmax"), **facts)
-    write = quantize._quantize
+    network = quantize._calibrated()
 
-    def quantized(*arguments: Any) -> QuantizationFacts:
-        write(*arguments)
-        return given
+    class Calibrated:
+        def write(self, *arguments: Any) -> QuantizationFacts:
+            network.write(*arguments)
+            return given
 
-    monkeypatch.setattr(quantize, "_quantize", quantized)
+    monkeypatch.setattr(quantize, "_calibrated", lambda *arguments: Calibrated())
     config, output = inputs.config(*(f"quantize.{pair}" for pair in sets)), (inputs.folder / "int8").as_uri()
     message = ends(partial(called.quantize, inputs.bundle, inputs.dataset, output, config))
     checks = checks_of((Place.of(output) / "report.html").uri)
