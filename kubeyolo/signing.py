@@ -154,6 +154,28 @@ class TrustedKeys:
             )
 
 
+def check_can_sign() -> None:
+    """Refuse work that publishes a bundle which the same environment would refuse to read.
+
+    Raises:
+        InputError: There are trusted keys, but no signing key, or its public key is not trusted.
+    """
+    trusted = TrustedKeys.from_environment()
+    if trusted is None:
+        return
+    signer = Signer.from_environment()
+    if signer is None:
+        raise InputError(
+            f"only signed bundles are accepted ({TRUSTED_KEYS}), and this work publishes a bundle: set {SIGNING_KEY} "
+            "to the private key of a trusted key"
+        )
+    if not {*signer.trusted.ids} & {*trusted.ids}:
+        raise InputError(
+            f"{SIGNING_KEY}: bundles signed with this key ({signer.trusted.ids[0]}) would be refused: trusted are "
+            f"{', '.join(trusted.ids)} ({TRUSTED_KEYS}); trust its public key too, or sign with another key"
+        )
+
+
 def trust_only(files: Sequence[Path]) -> None:
     """Let this process and its children accept only bundles that are signed with the public keys in these files.
 

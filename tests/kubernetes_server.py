@@ -174,6 +174,8 @@ class KubernetesServer:
             "apiserver",
             f"--etcd-servers=http://127.0.0.1:{self.etcd_port}",
             "--bind-address=127.0.0.1",
+            # Otherwise it looks for the address of a default route, which the network of the tests does not have.
+            "--advertise-address=192.0.2.1",
             f"--secure-port={self.port}",
             f"--cert-dir={self.folder / 'certs'}",
             "--service-account-issuer=https://kubernetes.default.svc",

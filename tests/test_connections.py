@@ -61,6 +61,7 @@ def attempts(command: list[str], trace: Path) -> set[str]:
     return connections(trace)
 
 
+@pytest.mark.strays("connects to addresses that do not exist, to see them listed")
 def test_attempts_of_a_child_process_are_listed(tmp_path: Path) -> None:
     found = attempts([sys.executable, "-c", IN_A_CHILD, CONTROL], tmp_path / "trace")
     unix = '"/run/kubeyolo-test"'
@@ -73,6 +74,7 @@ def test_a_process_that_connects_to_nothing_has_an_empty_list(tmp_path: Path) ->
     )
 
 
+@pytest.mark.strays("Chromium asks whether there is a route for IPv6")
 def test_the_browser_of_the_tests_asks_for_no_name(tmp_path: Path) -> None:
     pytest.importorskip("playwright", reason="playwright is not installed")
     binary = chromium_binary()

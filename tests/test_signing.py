@@ -127,6 +127,23 @@ def test_derived_bundles_are_signed_too_and_an_unsigned_bundle_once_it_is_publis
     assert read_bundle(derived.place).manifest.parent == place.uri
 
 
+def test_work_whose_bundle_would_be_refused_does_not_begin(
+    signing: Keys, other: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = publish_bundle(Place.of(tmp_path / "m"), fixed_manifest(), files_of(tmp_path)).place
+    monkeypatch.setenv(TRUSTED_KEYS, f"{signing.public}:{other.public}")
+    monkeypatch.delenv(SIGNING_KEY)
+    with pytest.raises(InputError, match=f"this work publishes a bundle: set {SIGNING_KEY} to"):
+        called.publish(place.uri, str(tmp_path / "store"), "1")
+    monkeypatch.setenv(TRUSTED_KEYS, str(signing.public))
+    monkeypatch.setenv(SIGNING_KEY, str(other.private))
+    with pytest.raises(InputError, match="signed with this key .* would be refused: trusted are"):
+        called.publish(place.uri, str(tmp_path / "store"), "1")
+    assert not (tmp_path / "store").exists()
+    monkeypatch.setenv(SIGNING_KEY, str(signing.private))
+    assert called.publish(place.uri, str(tmp_path / "store"), "1").version == "1"
+
+
 def test_a_damaged_bundle_is_not_signed(place: Place, signing: Keys, tmp_path: Path) -> None:
     publish_bundle(place, fixed_manifest(), files_of(tmp_path))
     folder = folder_of(place)

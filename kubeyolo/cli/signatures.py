@@ -77,7 +77,7 @@ def sign(bundle: BundleArgument) -> None:
 
     [bold]Examples[/bold]
 
-      KUBEYOLO_SIGNING_KEY=signing-key.pem kubeyolo sign minio://kubeyolo/models/yolov5n-r7/1.0.0
+      kubeyolo sign minio://kubeyolo/models/yolov5n-r7/1.0.0
     """
     from kubeyolo.publishing import sign_bundle
     from kubeyolo.storage.place import Place

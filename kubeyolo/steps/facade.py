@@ -28,6 +28,7 @@ from kubeyolo.index import run_output, write_note
 from kubeyolo.launch.launcher import Launcher, LocalLauncher
 from kubeyolo.output_streams import Show
 from kubeyolo.publishing import sign_bundle
+from kubeyolo.signing import check_can_sign
 from kubeyolo.source import results_versions, weights_source
 from kubeyolo.steps import compare as compare_step
 from kubeyolo.steps import configure as configure_step
@@ -202,6 +203,7 @@ def _trained(
                     run.finish(claim)
             return claim
         if spec.task == "detector" or spec.config.pretrain.enabled:
+            check_can_sign()
             refuse_extension(spec, output)
             name_earlier_trainings(spec, output, step, dataset.uri, command)
         started = spec.model_copy(update={"code_digest": weights_source(), "writer": claim.writer})
@@ -365,6 +367,8 @@ def _derived(
     output = call.begun_output(step, bundle.manifest.model, bundle=bundle.digest, dataset=dataset.digest)
     conditions = conditions_of(step, bundle, dataset, call.config)
     found = finished_under(output, step, conditions)
+    if found is None:
+        check_can_sign()
     if found is None and launcher.has_job(step):
         stored = _by_job(call, step, bundle, dataset, output, conditions, launcher)
         # The processes of a job have no signing key.
@@ -382,6 +386,7 @@ def publish(call: StepCall, bundle: Bundle, version: str = "", evaluation: str =
         version: Version to publish under; if empty, it is derived from the content.
         evaluation: URI or reference of the record of the trained network's evaluation; empty if there is none.
     """
+    check_can_sign()
     record = call.store.at(evaluation) if evaluation else None
     outcome = publish_step.publish(bundle, call.store, version, record)
     return store_outcome(outcome, publish_step.publish_output(call.store, bundle, version, record))
@@ -431,6 +436,7 @@ def promote(
         data: URI of the original data set, before it was checked and stored.
         fingerprint: Fingerprint of the data at this URI.
     """
+    check_can_sign()
     step, digest = promote_step.STEP, call.store.at(dataset).digest
     output = call.begun_output(step, call.config.model, bundle=bundle.digest, dataset=digest)
     outcome = promote_step.promote(
