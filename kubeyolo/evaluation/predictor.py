@@ -19,7 +19,7 @@ from kubeyolo.evaluation.network_files import NETWORK_FILES, check_facts, check_
 from kubeyolo.evaluation.nms import non_max_suppression
 from kubeyolo.evaluation.outputs import Outputs
 from kubeyolo.evaluation.results import RuntimeName, check_runtime
-from kubeyolo.evaluation.runtimes import CellRuntime, OnnxRuntime, Runtime
+from kubeyolo.evaluation.runtimes import CellRuntime, CheckedRuntime, OnnxRuntime, Runtime
 from kubeyolo.models.named_facts import model_facts
 
 if TYPE_CHECKING:
@@ -218,9 +218,11 @@ def load_predictor(
         if runtime == "mindspore":
             model = CellRuntime(load_network(manifest, path, device_target, bundle.uri))
         else:
-            model = MindirRuntime(path, device_target, manifest)
+            model = CheckedRuntime(MindirRuntime(path, device_target), path, manifest)
     else:
-        model = OnnxRuntime(path, manifest)
+        onnx = OnnxRuntime(path, manifest)
+        onnx.check_classes(manifest)
+        model = CheckedRuntime(onnx, path, manifest)
     check_facts(manifest, bundle.uri)
     return Predictor(manifest, model, runtime, batch_size, image_size, tta)
 

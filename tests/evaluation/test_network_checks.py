@@ -132,7 +132,9 @@ def test_the_number_of_fields_is_bounded(tmp_path: Path, monkeypatch: pytest.Mon
 def loaded(tmp_path: Path, data: bytes) -> OnnxRuntime:
     path = tmp_path / ONNX
     path.write_bytes(data)
-    return OnnxRuntime(path, MANIFEST)
+    runtime = OnnxRuntime(path, MANIFEST)
+    runtime.check_classes(MANIFEST)
+    return runtime
 
 
 def test_a_network_that_fits_its_bundle_runs(tmp_path: Path) -> None:
