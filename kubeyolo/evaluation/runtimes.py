@@ -108,9 +108,11 @@ class OnnxRuntime(Runtime):
             InputError: The message has the shape of the output.
         """
         attributes = 5 + len(manifest.classes)
+        # Raw levels of a network that decodes its outputs are compared when they are needed.
+        used = [PREDICTIONS_NAME] if self._decodes else self._levels
         for output in self._session.get_outputs():
             shape = output.shape
-            if output.name not in (*self._levels, PREDICTIONS_NAME) or not shape or not isinstance(shape[-1], int):
+            if output.name not in used or not shape or not isinstance(shape[-1], int):
                 continue
             if shape[-1] != attributes:
                 raise InputError(
