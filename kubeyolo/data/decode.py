@@ -92,7 +92,7 @@ def checked_header(data: bytes) -> Header:
     if header.kind == "JPEG":
         if 3 * header.width * header.height > FREE_BYTES:
             check_length(data, header)
-        check_scans(data)
+        check_scans(data, header)
     check_growth(header, len(data))
     return header
 
