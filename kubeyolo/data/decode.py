@@ -92,7 +92,7 @@ def checked_header(data: bytes) -> Header:
     if header.kind == "JPEG":
         if 3 * header.width * header.height > FREE_BYTES:
             check_length(data, header)
-        check_scans(data)
+        check_scans(data, header)
     check_growth(header, len(data))
     return header
 
@@ -296,8 +296,10 @@ def _decode_tiff(data: bytes, header: Header, levels: Levels | None, notes: list
         tiff.check_strips(data, page)
         if page.bands > 4:
             raise ImageFault(f"is a TIFF of {page.bands} bands with a compression for photos; save it with LZW")
-        tiff.quiet_libtiff()
-        return _by_pillow(_unturned(data, page), "TIFF", header, notes)
+        with tiff.heard_libtiff() as texts:
+            pixels = _by_pillow(_unturned(data, page), "TIFF", header, notes)
+        notes += [Note("image_warning", f"libtiff: {text!r}") for text in texts]
+        return pixels
     deep = tiff.samples(data, page)
     if color == tiff.PALETTE:
         colors = np.array(page.tags.get(tiff.COLORS, ()), np.uint16)

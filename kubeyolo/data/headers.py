@@ -33,6 +33,12 @@ MOST_FILE_BYTES = 1 << 32
 MOST_SCANS = 100
 """Scans of the longest JPEG that is decoded; programs write about ten."""
 
+SCANNED_PIXELS = 1 << 30
+"""Pixels of all scans of a JPEG together, if it has more than :data:`USUAL_SCANS`."""
+
+USUAL_SCANS = 20
+"""Scans that every JPEG may have, whatever its size."""
+
 _MOST_UNKNOWN = 1 << 26
 """Bytes of the largest file that is read although its first bytes are not those of an image."""
 
@@ -138,20 +144,21 @@ def check_growth(header: Header, size: int) -> None:
         )
 
 
-def check_scans(data: bytes) -> None:
+def check_scans(data: bytes, header: Header) -> None:
     """Refuse a JPEG with so many scans that decoding it takes minutes.
 
     Raises:
-        ImageFault: There are more than :data:`MOST_SCANS`.
+        ImageFault: There are more than :data:`MOST_SCANS`, or in a large image more than :data:`USUAL_SCANS`.
     """
-    if data.count(b"\xff\xda") <= MOST_SCANS:
+    most = min(MOST_SCANS, max(USUAL_SCANS, SCANNED_PIXELS // (header.width * header.height)))
+    if data.count(b"\xff\xda") <= most:
         return
     # Scans of thumbnails, and of pictures after the end of the first one, do not count.
     start = next(end for marker, _, end in jpeg_segments(data) if marker == 0xDA)
     stop = data.find(b"\xff\xd9", start)
     count = 1 + data.count(b"\xff\xda", start, stop if stop >= 0 else len(data))
-    if count > MOST_SCANS:
-        raise ImageFault(f"is a JPEG of {count} scans, at most {MOST_SCANS} are supported; save it again")
+    if count > most:
+        raise ImageFault(f"is a JPEG of {count} scans, at most {most} are supported for its size; save it again")
 
 
 def open_image(path: Path) -> BinaryIO:

@@ -11,8 +11,10 @@ import io
 import lzma
 import math
 import struct
+import threading
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -44,6 +46,7 @@ _MOST_VALUES = 1 << 22
 _MOST_PACKED_STRIPS = 1 << 16
 _MOST_TILE_SIDE = 1 << 12
 _LZMA_MEMORY = 1 << 28
+_MOST_TEXTS, _LONGEST_TEXT = 1, 200
 _PICTURES_OF_MPF, _DNG_VERSION = 0xB001, 50706
 _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 _NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
@@ -360,26 +363,61 @@ def _decompressed(packed: bytes, compression: int, row_bytes: int, rows: int) ->
     return raw[:needed]
 
 
+_Handler = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
+_heard = threading.local()
+
+
+@contextmanager
+def heard_libtiff() -> Iterator[list[str]]:
+    """Collect the warnings and errors of the libtiff in Pillow's wheels, which it would print to the terminal.
+
+    Yields:
+        The texts of this thread, at most one of each kind.
+    """
+    _catch_libtiff()
+    texts: list[str] = []
+    _heard.texts = texts
+    try:
+        yield texts
+    finally:
+        _heard.texts = None
+
+
+def _hear(module: bytes | None, form: bytes | None, values: int | None) -> None:
+    """Keep the text of a message of libtiff: a format of C, and the values for it as C's ``va_list``."""
+    texts = getattr(_heard, "texts", None)
+    if texts is not None and len(texts) < _MOST_TEXTS:
+        buffer = ctypes.create_string_buffer(_LONGEST_TEXT)
+        ctypes.CDLL(None).vsnprintf(buffer, _LONGEST_TEXT, form, ctypes.c_void_p(values))
+        text = " ".join(buffer.value.decode("latin-1").split())
+        if text not in texts:
+            texts.append(text)
+
+
 @cache
-def quiet_libtiff() -> None:
-    """Stop the libtiff in Pillow's wheels from writing to the terminal; Pillow raises errors for the same faults."""
+def _catch_libtiff() -> object:
+    """Give libtiff a handler for its messages, and return the handler, which must outlive all calls."""
+    try:
+        handler = _Handler(_hear)
+    except (MemoryError, OSError):
+        handler = _Handler()  # a system that forbids callbacks: nothing is printed, and nothing is heard
     for path in (Path(PIL.__file__).parents[1] / "pillow.libs").glob("libtiff*"):
         library = ctypes.CDLL(str(path))
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             setter = getattr(library, name)
-            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
-            setter(None)
+            setter.argtypes, setter.restype = [_Handler], ctypes.c_void_p
+            setter(handler)
+    return handler
 
 
 def _decompressed_by_pillow(packed: bytes, compression: int, row_bytes: int, rows: int) -> bytes:
     """Decompress a strip as if it were an 8-bit grey image whose width is the number of bytes in a row."""
-    quiet_libtiff()
     strip = ((256, row_bytes), (257, rows), (258, 8), (259, compression), (262, 1), (273, 0), (277, 1))
     entries = (*strip, (278, rows), (279, len(packed)))
     start = 8 + 2 + 12 * len(entries) + 4
     body = b"".join(struct.pack("<HHII", tag, 4, 1, start if tag == 273 else value) for tag, value in entries)
     image_file = b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4) + packed
-    with Image.open(io.BytesIO(image_file), formats=("TIFF",)) as image:
+    with heard_libtiff(), Image.open(io.BytesIO(image_file), formats=("TIFF",)) as image:
         return image.tobytes()
 
 

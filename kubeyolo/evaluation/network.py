@@ -9,7 +9,7 @@ from kubeyolo.arrays import Float32Array, check_finite
 from kubeyolo.bundle import BundleManifest
 from kubeyolo.config.section import MOST_PIXELS
 from kubeyolo.errors import InputError, one_line
-from kubeyolo.evaluation.network_checks import check_levels, check_mindir_file
+from kubeyolo.evaluation.network_checks import check_mindir_file
 from kubeyolo.evaluation.runtimes import CellRuntime
 from kubeyolo.memory import is_lack_of_memory
 from kubeyolo.models.registry import build_model
@@ -26,19 +26,18 @@ class MindirRuntime(CellRuntime):
     Args:
         path: The file.
         device_target: CPU or Ascend.
-        manifest: The manifest of its bundle, with which its outputs are compared; None to accept any outputs.
 
     Raises:
         InputError: The file reads other files, has tensors of wrong lengths, or MindSpore cannot load it.
     """
 
-    def __init__(self, path: Path, device_target: str = "CPU", manifest: BundleManifest | None = None) -> None:
+    def __init__(self, path: Path, device_target: str = "CPU") -> None:
         check_mindir_file(path)
         configure_mindspore(device_target)
         import mindspore
         from mindspore import nn
 
-        self._path, self._manifest = path, manifest
+        self._path = path
         self.batch_size, _, *size = mindir_input_shape(path)
         self.image_size = (size[0], size[1])
         try:
@@ -52,18 +51,15 @@ class MindirRuntime(CellRuntime):
         """See :meth:`Runtime.raw`.
 
         Raises:
-            InputError: MindSpore cannot run the network, or its outputs do not fit the bundle.
+            InputError: MindSpore cannot run the network.
         """
         try:
-            levels = super().raw(images)
+            return super().raw(images)
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:
             if is_lack_of_memory(f"{type(error).__name__}: {error}"):
                 raise
             line = one_line(error, _LONGEST)
             raise InputError(f"{self._path}: MindSpore cannot run it ({line}); export the model again") from error
-        if self._manifest is not None:
-            check_levels(self._path, levels, images.shape, self._manifest)
-        return levels
 
 
 def load_network(manifest: BundleManifest, weights: Path, device_target: str = "CPU", uri: str = "") -> Any:

@@ -11,7 +11,8 @@ import numpy as np
 
 from kubeyolo.arrays import Float32Array
 from kubeyolo.bundle import BundleManifest
-from kubeyolo.errors import InputError
+from kubeyolo.errors import InputError, one_line
+from kubeyolo.evaluation.network_checks import check_onnx_file
 from kubeyolo.evaluation.runtimes import INPUT_NAME, PREDICTIONS_NAME, Runtime, check_values
 from kubeyolo.resources import usable_processors
 
@@ -43,6 +44,7 @@ class OpenvinoRuntime(Runtime):
 
     def __init__(self, path: Path, manifest: BundleManifest) -> None:
         check_openvino("this runtime")
+        check_onnx_file(path)
         # OpenVINO sends an event when it is imported, and has no setting against it. Without the package of its
         # telemetry it sends none.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -58,7 +60,7 @@ class OpenvinoRuntime(Runtime):
         try:
             model = self._core.read_model(str(path))
         except RuntimeError as error:
-            line = (str(error).strip().splitlines() or [""])[-1]
+            line = one_line((str(error).strip().splitlines() or [""])[-1], 200)
             raise InputError(f"{path}: OpenVINO cannot load it ({line}); export the model again") from error
         self._levels = [f"raw_{stride}" for stride in manifest.strides]
         outputs = [value.get_any_name() for value in model.outputs]

@@ -20,7 +20,7 @@ from kubeyolo.evaluation.nms import non_max_suppression
 from kubeyolo.evaluation.openvino_runtime import OpenvinoRuntime
 from kubeyolo.evaluation.outputs import Outputs
 from kubeyolo.evaluation.results import NEED_MINDSPORE, NEED_OPENVINO, RuntimeName, check_runtime
-from kubeyolo.evaluation.runtimes import CellRuntime, OnnxRuntime, Runtime
+from kubeyolo.evaluation.runtimes import CellRuntime, CheckedRuntime, OnnxRuntime, Runtime
 from kubeyolo.models.named_facts import model_facts
 
 if TYPE_CHECKING:
@@ -219,11 +219,13 @@ def load_predictor(
         if runtime == "mindspore":
             model = CellRuntime(load_network(manifest, path, device_target, bundle.uri))
         else:
-            model = MindirRuntime(path, device_target, manifest)
+            model = CheckedRuntime(MindirRuntime(path, device_target), path, manifest)
     elif runtime in NEED_OPENVINO:
-        model = OpenvinoRuntime(path, manifest)
+        model = CheckedRuntime(OpenvinoRuntime(path, manifest), path, manifest)
     else:
-        model = OnnxRuntime(path, manifest)
+        onnx = OnnxRuntime(path, manifest)
+        onnx.check_classes(manifest)
+        model = CheckedRuntime(onnx, path, manifest)
     check_facts(manifest, bundle.uri)
     return Predictor(manifest, model, runtime, batch_size, image_size, tta)
 

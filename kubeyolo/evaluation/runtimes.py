@@ -95,7 +95,7 @@ class OnnxRuntime(Runtime):
     """An ONNX file, float or int8, on the CPU."""
 
     def __init__(self, path: Path, manifest: BundleManifest) -> None:
-        self._path, self._manifest = path, manifest
+        self._path = path
         self._session = open_session(path)
         self._levels = [f"raw_{stride}" for stride in manifest.strides]
         outputs = {value.name: value for value in self._session.get_outputs()}
@@ -108,15 +108,6 @@ class OnnxRuntime(Runtime):
                 f"{path}: its input is {only.type} of shape {one_line(only.shape, _LONGEST)}, expected float32 of "
                 "shape (N, 3, H, W); export the model again"
             )
-        attributes = 5 + len(manifest.classes)
-        for name in (*self._levels, *([PREDICTIONS_NAME] if self._decodes else [])):
-            shape = outputs[name].shape
-            if shape and isinstance(shape[-1], int) and shape[-1] != attributes:
-                raise InputError(
-                    f"{path}: output {name} has the shape {one_line(shape, _LONGEST)}, but the bundle has "
-                    f"{len(manifest.classes)} classes, which need {attributes} numbers for a box; export the "
-                    "model again"
-                )
         batch, _, height, width = only.shape
         self.batch_size = batch if isinstance(batch, int) else None
         is_fixed = isinstance(height, int) and isinstance(width, int)
@@ -124,17 +115,33 @@ class OnnxRuntime(Runtime):
 
     def raw(self, images: Float32Array) -> list[Float32Array]:
         """See :meth:`Runtime.raw`."""
-        levels = self._run(self._levels, images)
-        check_levels(self._path, levels, images.shape, self._manifest)
-        return levels
+        return self._run(self._levels, images)
 
     def predictions(self, images: Float32Array) -> Float32Array | None:
         """See :meth:`Runtime.predictions`."""
         if not self._decodes:
             return None
-        (decoded,) = self._run([PREDICTIONS_NAME], images)
-        check_predictions(self._path, decoded, len(images), self._manifest)
-        return decoded
+        return self._run([PREDICTIONS_NAME], images)[0]
+
+    def check_classes(self, manifest: BundleManifest) -> None:
+        """Refuse a network with the outputs of another number of classes, if its file states their shapes.
+
+        Raises:
+            InputError: The message has the shape of the output.
+        """
+        attributes = 5 + len(manifest.classes)
+        # Raw levels of a network that decodes its outputs are compared when they are needed.
+        used = [PREDICTIONS_NAME] if self._decodes else self._levels
+        for output in self._session.get_outputs():
+            shape = output.shape
+            if output.name not in used or not shape or not isinstance(shape[-1], int):
+                continue
+            if shape[-1] != attributes:
+                raise InputError(
+                    f"{self._path}: output {output.name} has the shape {one_line(shape, _LONGEST)}, but the bundle has "
+                    f"{len(manifest.classes)} classes, which need {attributes} numbers for a box; export the "
+                    "model again"
+                )
 
     def _run(self, names: list[str], images: Float32Array) -> list[Float32Array]:
         try:
@@ -144,3 +151,38 @@ class OnnxRuntime(Runtime):
                 raise
             line = one_line(error, _LONGEST)
             raise InputError(f"{self._path}: onnxruntime cannot run it ({line}); export the model again") from error
+
+
+class CheckedRuntime(Runtime):
+    """The network of an exported file, whose outputs are compared with the manifest of its bundle.
+
+    Args:
+        runtime: Runs the network.
+        path: The file, for messages.
+        manifest: The manifest of the bundle.
+    """
+
+    def __init__(self, runtime: Runtime, path: Path, manifest: BundleManifest) -> None:
+        self._runtime, self._path, self._manifest = runtime, path, manifest
+        self.batch_size, self.image_size = runtime.batch_size, runtime.image_size
+
+    def raw(self, images: Float32Array) -> list[Float32Array]:
+        """See :meth:`Runtime.raw`.
+
+        Raises:
+            InputError: The outputs do not fit the strides, anchors and classes of the bundle.
+        """
+        levels = self._runtime.raw(images)
+        check_levels(self._path, levels, images.shape, self._manifest)
+        return levels
+
+    def predictions(self, images: Float32Array) -> Float32Array | None:
+        """See :meth:`Runtime.predictions`.
+
+        Raises:
+            InputError: The output does not fit the classes of the bundle.
+        """
+        decoded = self._runtime.predictions(images)
+        if decoded is not None:
+            check_predictions(self._path, decoded, len(images), self._manifest)
+        return decoded

@@ -133,7 +133,8 @@ def _array(path: Path, entry: Any, start: int) -> StoredArray:
 
 def _check_places(path: Path, arrays: Mapping[str, StoredArray], start: int) -> None:
     end = start
-    for offset, length in sorted(array.content.parts[0] for array in arrays.values()):
+    places = [array.content.parts[0] for array in arrays.values() if isinstance(array.content, Content)]
+    for offset, length in sorted(places):
         if offset != end:
             raise ValueError(f"an array starts at byte {offset}, the array before it ends at {end}")
         end = offset + length

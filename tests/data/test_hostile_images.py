@@ -183,6 +183,17 @@ def test_damaged_files_print_nothing_and_raise_one_kind_of_error(kind: str, capf
     assert capfd.readouterr() == ("", "")
 
 
+def test_warnings_of_libtiff_are_notes() -> None:
+    data = io.BytesIO()
+    Image.effect_noise((64, 64), 60).convert("1").save(data, "TIFF", compression="group4")
+    assert decode_file(data.getvalue()).notes == ()
+    broken = bytearray(data.getvalue())
+    broken[60:64] = b"\xff\x00\xff\x00"
+    notes = decode_file(bytes(broken)).notes
+    assert [note.code for note in notes] == ["image_warning"]
+    assert notes[0].words.startswith("libtiff: '")
+
+
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")

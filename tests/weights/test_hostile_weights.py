@@ -135,7 +135,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "controls": ("pt", checkpoint(b"\x80\x02cos\n\x1b[2Jsystem\n)R."), r"names os\.\\x1b\[2Jsystem"),
     "long keys": ("pt", checkpoint({"k" * 1_000_000: 1}), "contains no weights .keys: k{40}…"),
     "module of itself": ("pt", nested(text("a") + b"h\x01" + text("b") + b"h\x01"), "contain themselves"),
-    "wide modules": ("pt", nested(b"".join(text(str(i)) + b"h\x01" for i in range(30_000))), "contain themselves"),
+    "wide modules": ("pt", nested(b"".join(text(str(i)) + b"h\x01" for i in range(21_000))), "contain themselves"),
     "storage of no torch": (
         "pt",
         checkpoint(
