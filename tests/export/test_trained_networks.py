@@ -11,6 +11,7 @@ from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.runtimes import OnnxRuntime
 from kubeyolo.export.onnx_nms import NmsFile
+from kubeyolo.report.model_card import model_card
 from kubeyolo.steps.export import exported_manifest
 from kubeyolo.steps.outcome import read_record
 from kubeyolo.storage.place import Place
@@ -32,6 +33,9 @@ def test_a_trained_detector_is_the_same_at_another_size_and_with_suppression_ins
     suppression = NmsFile(bundle.path(ONNX_NMS)).metadata.nms
     assert suppression is not None and (suppression.max_det, suppression.multi_label) == (300, True)
     assert "src_image_size_w: 192" in bundle.path(AIPP).read_text() and "1,3,128,192" in bundle.path(ASCEND).read_text()
+
+    card = model_card(bundle.manifest.model_dump(mode="json"), {})
+    assert "`model-nms.onnx` outputs `detections` and `counts` instead" in card and "192 × 128 pixels" in card
 
     metrics = read_record(Place.of(stored.record)).metrics
     names = {check["name"].partition(":")[0] for check in metrics["checks"]}
