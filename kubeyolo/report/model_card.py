@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kubeyolo.bundle import AIR, LEFT_OUT
+from kubeyolo.bundle import AIR, LEFT_OUT, ONNX_NMS
 from kubeyolo.evaluation.intervals import LEVEL_TEXT, Interval
 from kubeyolo.evaluation.limits import number_warnings
 from kubeyolo.evaluation.results import COCO_NUMBERS
@@ -159,9 +159,16 @@ def _interface(manifest: Mapping[str, Any], height: int, width: int) -> str:
         f"(fill {steps.get('fill', 114)}), {escape(steps.get('channels', 'RGB'))}, divided by "
         f"{setting(steps.get('divisor', 255.0))}, laid out N × 3 × {height} × {width}, float32. "
         f"The outputs are the raw levels of strides {strides}; the ONNX files also output decoded `predictions`. "
-        f"{_anchors(manifest)}Anchors, strides and preprocessing are in `bundle.json`.\n\n"
+        f"{_suppression(manifest)}{_anchors(manifest)}Anchors, strides and preprocessing are in `bundle.json`.\n\n"
         "```sh\nkubeyolo predict --bundle URI IMAGE\n```"
     )
+
+
+def _suppression(manifest: Mapping[str, Any]) -> str:
+    """Return a sentence about the file with suppression inside; empty if there is none."""
+    if ONNX_NMS not in manifest.get("files", {}):
+        return ""
+    return f"`{ONNX_NMS}` outputs `detections` and `counts` instead, after non-maximum suppression. "
 
 
 def _training_warnings(manifest: Mapping[str, Any]) -> str:
