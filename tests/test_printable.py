@@ -57,7 +57,10 @@ def test_a_terminal_gets_colours_and_nothing_else() -> None:
         print("\x1b[32m[bold]\x1b[0m\x1b]0;x\x07", file=stream)
         console = SafeConsole(stream, force_terminal=True, color_system="standard")
         console.print("[red]a\x1b[2J", style="bold")
-        written = os.read(terminal, 1000).decode()
+        stream.flush()
+        written = ""
+        while written.count("\n") < 2:
+            written += os.read(terminal, 1000).decode()
     finally:
         stream.detach()
         os.close(terminal)

@@ -90,6 +90,8 @@ def _absolute_path(text: str) -> Path:
 
 
 def _utf8(path: str) -> str:
+    if "\0" in path:
+        raise InputError(f"{path!r}: a path cannot have a zero byte; correct it")
     try:
         path.encode()
     except UnicodeEncodeError:
