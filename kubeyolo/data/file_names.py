@@ -15,11 +15,11 @@ from urllib.parse import unquote, urlsplit
 
 from kubeyolo.data.columns import is_text
 from kubeyolo.data.layouts.names import is_image_name
-from kubeyolo.printable import has_unsafe_characters
 
 _LONGEST = 255
 """The longest name of a file or folder that usual file systems allow, in bytes."""
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -57,6 +57,9 @@ class FileNames:
         normal = posixpath.normpath(name)
         if normal in self._paths:
             return NameMatch(normal)
+        if normal.startswith("../") and not name.startswith("../"):
+            # No program writes a path that enters a folder and then leaves the folder above it.
+            return NameMatch(normal, leaves=True)
         written = _plain(name).split("/")
         parts = [_folded(part) for part in written]
         by_ending, by_stem = self._index
@@ -108,13 +111,9 @@ def is_file_name(name: object) -> bool:
     """Tell whether a value can be the name of a file."""
     if not isinstance(name, str) or not name.strip() or posixpath.normpath(name) == ".":
         return False
-    if posixpath.normpath(name).startswith("../") and not name.startswith("../"):
-        return False  # It goes into a folder and then above it, as no program writes a path.
-    # Names with control characters or marks of direction are mistakes, and would break messages.
+    # Names with control characters are mistakes, and would break messages.
     return (
-        is_text(name)
-        and not has_unsafe_characters(name)
-        and all(len(part.encode()) <= _LONGEST for part in name.split("/"))
+        is_text(name) and not _CONTROL.search(name) and all(len(part.encode()) <= _LONGEST for part in name.split("/"))
     )
 
 
