@@ -24,7 +24,7 @@ HOSTILE = "\x1b[2J\x1b]0;title\x07 a\x9bb \u202egnp.exe \u2066x\u2069 \u200b\u20
 def test_control_and_direction_characters_become_their_numbers() -> None:
     assert escaped("\x1b[31m\x07\x7f\x9b\u202e\u2066\u200e") == "\\x1b[31m\\x07\\u007f\\u009b\\u202e\\u2066\\u200e"
     assert escaped("a\tb\n") == "a\tb\n"
-    assert escaped_name("a\tb\nc\ud800") == "a\\x09b\\x0ac\\ud800"
+    assert escaped_name("a\tb\nc\ud800") == "a\\tb\\nc\\ud800"
     assert escaped("细胞 é 😀 क्ष") == "细胞 é 😀 क्ष"
 
 

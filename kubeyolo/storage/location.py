@@ -94,7 +94,9 @@ def _absolute_path(text: str) -> Path:
 
 def _utf8(path: str) -> str:
     if path.startswith(_OF_THE_KERNEL):
-        raise InputError(f"{path}: in a file system of the kernel, no folder can be made there; choose a different folder")
+        raise InputError(
+            f"{path}: in a file system of the kernel, no folder can be made there; choose a different folder"
+        )
     if "\0" in path:
         raise InputError(f"{path!r}: a path cannot have a zero byte; correct it")
     try:
