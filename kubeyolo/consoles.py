@@ -8,6 +8,7 @@ from typing import IO, Any
 
 from rich.console import Console
 from rich.segment import Segment
+from rich.text import Text
 
 from kubeyolo.output_streams import unescaped
 from kubeyolo.printable import escaped
@@ -20,6 +21,10 @@ class SafeConsole(Console):
         """Take the stream, by default standard output, and the options of rich's console."""
         stream = unescaped(sys.stdout if file is None else file)
         super().__init__(file=stream, markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text that is printed, escaped: the width of a column counts its numbers."""
+        return super().render_str(escaped(text), **options)
 
     def render(self, *arguments: Any, **options: Any) -> Iterable[Segment]:
         """Yield the segments of a text or a table, escaped."""

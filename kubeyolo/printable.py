@@ -14,6 +14,7 @@ _DIRECTIONS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _INVISIBLE = "\u00ad\u200b\u2028\u2029\u2060-\u2064\u206a-\u206f\ufeff\ufff9-\ufffb"
 _UNSAFE = re.compile(f"[{_CONTROLS}{_DIRECTIONS}{_INVISIBLE}]")
 _NOT_IN_A_NAME = re.compile(f"[\t\n{_CONTROLS}{_DIRECTIONS}{_INVISIBLE}\ud800-\udfff]")
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _COLORS = re.compile("(\x1b\\[[0-9;]*m)")
 
 
@@ -50,5 +51,7 @@ def without_unsafe_characters(name: str) -> str:
 
 
 def _number(match: re.Match[str]) -> str:
+    if match[0] in _SHORT:
+        return _SHORT[match[0]]
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x20 else f"\\u{code:04x}"

@@ -24,7 +24,7 @@ HOSTILE = "\x1b[2J\x1b]0;title\x07 a\x9bb \u202egnp.exe \u2066x\u2069 \u200b\u20
 def test_control_and_direction_characters_become_their_numbers() -> None:
     assert escaped("\x1b[31m\x07\x7f\x9b\u202e\u2066\u200e") == "\\x1b[31m\\x07\\u007f\\u009b\\u202e\\u2066\\u200e"
     assert escaped("a\tb\n") == "a\tb\n"
-    assert escaped_name("a\tb\nc\ud800") == "a\\x09b\\x0ac\\ud800"
+    assert escaped_name("a\tb\nc\ud800") == "a\\tb\\nc\\ud800"
     assert escaped("细胞 é 😀 क्ष") == "细胞 é 😀 क्ष"
 
 
@@ -57,7 +57,10 @@ def test_a_terminal_gets_colours_and_nothing_else() -> None:
         print("\x1b[32m[bold]\x1b[0m\x1b]0;x\x07", file=stream)
         console = SafeConsole(stream, force_terminal=True, color_system="standard")
         console.print("[red]a\x1b[2J", style="bold")
-        written = os.read(terminal, 1000).decode()
+        stream.flush()
+        written = ""
+        while written.count("\n") < 2:
+            written += os.read(terminal, 1000).decode()
     finally:
         stream.detach()
         os.close(terminal)

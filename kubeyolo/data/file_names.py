@@ -57,6 +57,9 @@ class FileNames:
         normal = posixpath.normpath(name)
         if normal in self._paths:
             return NameMatch(normal)
+        if normal.startswith("../") and not name.startswith("../"):
+            # No program writes a path that enters a folder and then leaves the folder above it.
+            return NameMatch(normal, leaves=True)
         written = _plain(name).split("/")
         parts = [_folded(part) for part in written]
         by_ending, by_stem = self._index

@@ -14,6 +14,7 @@ from kubeyolo.storage.base import check_key
 SCHEMES = ("file", "minio", "s3")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_OF_THE_KERNEL = ("/proc/", "/sys/")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
@@ -52,6 +53,8 @@ def parse(uri: str) -> FileLocation | BucketLocation:
     if not uri:
         raise InputError("the URI of a store is empty; give a folder or minio://bucket/prefix")
     match = _SCHEME.fullmatch(uri)
+    if match is None and uri.startswith("://"):
+        raise InputError(f"{uri}: the kind of the store is missing; known: {', '.join(SCHEMES)}")
     if match is None:
         return FileLocation(_absolute_path(uri))
     scheme, rest = match[1].lower(), match[2]
@@ -90,6 +93,12 @@ def _absolute_path(text: str) -> Path:
 
 
 def _utf8(path: str) -> str:
+    if path.startswith(_OF_THE_KERNEL):
+        raise InputError(
+            f"{path}: in a file system of the kernel, no folder can be made there; choose a different folder"
+        )
+    if "\0" in path:
+        raise InputError(f"{path!r}: a path cannot have a zero byte; correct it")
     try:
         path.encode()
     except UnicodeEncodeError:

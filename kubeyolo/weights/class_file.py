@@ -127,7 +127,7 @@ def _read(path: Path, text: str) -> ClassFile:
     if _LABEL_MAP.match(text):
         return _from_label_map(path, text)
     if path.suffix.lower() in (".yaml", ".yml") or start in ("{", "[") or _looks_like_yaml(text):
-        node = compose_yaml(text, str(path))
+        node = _yaml_node(path, text)
         if not isinstance(node, yaml.ScalarNode | None):
             return _from_yaml(path, node)
     return _from_lines(path, text)
@@ -190,6 +190,14 @@ def _looks_like_yaml(text: str) -> bool:
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     listed = bool(lines) and all(line.startswith("- ") for line in lines)
     return listed or lines[:1] == ["---"] or _NAMES_KEY.search(text) is not None
+
+
+def _yaml_node(path: Path, text: str) -> yaml.Node | None:
+    try:
+        # Nodes, not values: they know their lines.
+        return compose_yaml(text, str(path))
+    except InputError as error:
+        raise InputError(f"{error}; correct it, or give one name on each line") from error
 
 
 def _from_yaml(path: Path, node: yaml.Node) -> ClassFile:

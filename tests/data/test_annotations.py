@@ -418,7 +418,7 @@ def test_other_encodings_with_a_mark_are_read(small, tmp_path, encoding):
         (b'{"images": [{"file_name": "Schl\xfcssel.jpg"}]}', "byte 0xfc in line 1, at byte 32 of the line"),
         (b"[1, 2]", "not COCO: the top level is a list, not an object"),
         (b"null", "not COCO: the top level is null, not an object"),
-        (b"[" * 100_000, "not JSON"),
+        (b"[" * 100_000, "nested more than 100 deep"),
     ],
 )
 def test_file_that_is_not_coco_json_is_bad_input(small_folder, content, expected):

@@ -92,7 +92,7 @@ def test_folder_without_manifest_is_bad_input(tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda text: text[:40], "not a data set manifest (Invalid JSON"),
+        (lambda text: text[:40], "not JSON ("),
         (lambda text: "[]", "not a data set manifest"),
         (lambda text: text.replace('"digest"', '"digets"'), "not a data set manifest (digest: Field required)"),
         (
