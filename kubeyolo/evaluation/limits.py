@@ -4,10 +4,10 @@ All limits follow one rule. A metric at its limit passes. Since floating point i
 misses its limit by half a millionth of its unit at most. The unit is 1 for AP, shares and ratios, 100 for points of AP,
 and the limit itself for parity. A missing, NaN or infinite metric fails its limit.
 
-Limits on AP, AP50 and the loss of AP can be judged by an interval instead (``evaluate.judge``). ``interval`` fails a
-metric whose whole interval misses the limit, ``strict`` passes a metric whose whole interval meets the limit; the same
-tolerance holds for the ends of an interval. If the interval is not known, or comes from too few images with objects,
-``interval`` judges the metric itself, and ``strict`` fails.
+Limits on AP, AP50 and the loss of AP can be judged by an interval instead (``evaluate.judge``, ``quantize.judge``).
+``interval`` fails a metric whose whole interval misses the limit, ``strict`` passes a metric whose whole interval meets
+the limit; the same tolerance holds for the ends of an interval. If the interval is not known, or comes from too few
+images with objects, ``interval`` judges the metric itself, and ``strict`` fails.
 """
 
 from __future__ import annotations
@@ -82,10 +82,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Evidence:
-    """How to judge a metric, and the interval of the metric or of its loss; the interval is None if unknown."""
+    """How to judge a metric, and the interval of the metric or of its loss; the interval is None if unknown.
+
+    ``setting`` is the setting that says how to judge, for messages.
+    """
 
     judge: Judge = "point"
     interval: Interval | None = None
+    setting: str = "evaluate.judge"
 
 
 POINT = Evidence()
@@ -120,7 +124,8 @@ class _Limit:
             scale: Factor of the ends of the interval.
         """
         by_point, interval, judge = self.holds(value), evidence.interval, evidence.judge
-        fallback = {"interval": "so the value itself decides", "strict": "so evaluate.judge = strict fails"}.get(judge)
+        strict = f"so {evidence.setting} = strict fails"
+        fallback = {"interval": "so the value itself decides", "strict": strict}.get(judge)
         if _finite(value) is None:
             return False, ""
         if interval is None:
@@ -201,9 +206,11 @@ def interval_of(resamples: Resamples | None, key: str, judge: Judge) -> Evidence
     return Evidence(judge, resamples.interval(key) if resamples else None)
 
 
-def interval_of_loss(resamples: Resamples | None, baseline: Resamples | None, judge: Judge) -> Evidence:
+def interval_of_loss(
+    resamples: Resamples | None, baseline: Resamples | None, judge: Judge, setting: str = "evaluate.judge"
+) -> Evidence:
     """Return how to judge the loss of AP against a baseline, with its paired interval if it is known."""
-    return Evidence(judge, resamples.loss_interval(baseline) if resamples and baseline else None)
+    return Evidence(judge, resamples.loss_interval(baseline) if resamples and baseline else None, setting)
 
 
 def check_least(numbers: Numbers, key: str, least: float, gate: str = "", evidence: Evidence = POINT) -> Check:

@@ -10,7 +10,7 @@ import onnx
 
 from kubeyolo.arrays import Float32Array
 from kubeyolo.config.schema import QuantizedFor
-from kubeyolo.errors import InputError, WorkError, check_known
+from kubeyolo.errors import WorkError, check_known
 from kubeyolo.export.mindspore_export import FILE_MODE
 from kubeyolo.quantization.calibration import Calibration, calibrate
 from kubeyolo.quantization.qdq import Range, convolutions, count_quantized_convolutions, qdq_model, read_float_model
@@ -134,8 +134,6 @@ def calibrated(path: Path, images: Sequence[Float32Array], calibration: Calibrat
     model = read_float_model(path)
     try:
         ranges = calibrate(model, path.name, images, calibration)
-    except InputError:
-        raise
     except _FAILURES as error:
         raise _not_quantizable(path, error) from error
     return CalibratedNetwork(path, model, ranges, len(images), calibration)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from kubeyolo.bundle import LEFT_OUT
 from kubeyolo.errors import InputError, suggest
 from kubeyolo.formats import DASH, duration
 from kubeyolo.report.dag import Edges, draw_tall, draw_wide
@@ -120,7 +121,7 @@ def _stats(cards: Sequence[StepCard], facts: Mapping[str, Any]) -> list[Stat]:
         if value is not None:
             change = "" if evaluate.get("AP") is None else f"{signed_points(value - evaluate['AP'])} points"
             stats.append(Stat(label, number3(value), change))
-    if facts.get("quantize", {}).get("left_out"):
+    if facts.get("quantize", {}).get(LEFT_OUT):
         stats.append(Stat("int8", "left out", "it misses a limit; see the warnings"))
     spent = [card.seconds for card in cards if card.seconds is not None]
     stats.append(Stat("Time", duration(sum(spent)) if spent else DASH, _count_note(cards)))

@@ -63,6 +63,11 @@ class Int8Attempt:
     result: EvaluationResult
     verdict: Verdict
 
+    @property
+    def loses_too_much(self) -> bool:
+        """Whether the loss of AP is beyond its limit; float layers help against no other limit."""
+        return not self.verdict.checks[0].passed
+
 
 def quantize(bundle: Bundle, dataset: Dataset, output: Place, config: Config) -> StepOutcome:
     """Quantize the ONNX network of a bundle, evaluate the int8 network, and compare the loss of AP with its limit.
@@ -151,7 +156,7 @@ def judge_measurable(numbers: Numbers, kinds: CalibrationSet, settings: Quantize
 def judge(
     facts: QuantizationFacts, before: Numbers, after: Numbers, settings: QuantizeConfig, evidence: Evidence = POINT
 ) -> Verdict:
-    """Compare the share of int8 convolutions, the size of the file, and the loss of AP with their limits."""
+    """Compare the loss of AP, the share of int8 convolutions, and the size of the file with their limits."""
     remedy = "use more calibration images or a different quantize.calibration"
     ap = (after.get("AP"), before.get("AP"))
     setting, against = "quantize.max_drop", "the float network"
@@ -172,7 +177,7 @@ def float_layer_counts(convs: int, settings: QuantizeConfig) -> list[int]:
 
 
 class _Attempts:
-    """Writes int8 networks of a calibrated network and evaluates them, until one keeps the limits.
+    """Writes int8 networks of a calibrated network and evaluates them, until one does not lose too much.
 
     Args:
         network: The calibrated network.
@@ -196,7 +201,7 @@ class _Attempts:
         self._dataset, self._config, self._float = dataset, config, float_result
 
     def best(self, costs: Sequence[LayerCost]) -> Int8Attempt:
-        """Return the first int8 network that keeps the limits, or the last one that was tried.
+        """Return the first int8 network that does not lose too much, or the last one that was tried.
 
         Args:
             costs: What layers cost, the most expensive first.
@@ -207,7 +212,7 @@ class _Attempts:
         if AUTO not in words:
             return attempt
         for count in float_layer_counts(attempt.facts.convs, settings):
-            if attempt.verdict.passed:
+            if not attempt.loses_too_much:
                 break
             worst = [cost.name for cost in costs[:count]]
             kept = f"{counted(count, 'layer')} stay{'s' * (count == 1)} float: {', '.join(worst)}"
@@ -223,7 +228,7 @@ class _Attempts:
         manifest, before = self._bundle.manifest, self._float
         predictor = Predictor(manifest, make(self._path, manifest), name, config.evaluate.per_batch_size)
         result = detection.evaluate_predictor(predictor, self._dataset, config).result
-        evidence = interval_of_loss(result.resamples, before.resamples, settings.judge)
+        evidence = interval_of_loss(result.resamples, before.resamples, settings.judge, "quantize.judge")
         return Int8Attempt(facts, result, judge(facts, before.numbers, result.numbers, settings, evidence))
 
 

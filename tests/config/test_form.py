@@ -57,6 +57,8 @@ TRIED = (
     "fresh",
     "last",
     "strict",
+    "openvino",
+    "fail",
     "minio://b/x.json",
 )
 TRIED_LISTS = ((3, 5), ("onnx",))

@@ -19,8 +19,10 @@ from kubeyolo.evaluation.comparison import Difference, compare_matches
 from kubeyolo.evaluation.error_analysis import ErrorAnalysis, analyse_errors
 from kubeyolo.evaluation.matching import match_detections
 from kubeyolo.evaluation.operating_points import operating_points
+from kubeyolo.evaluation.paired_speed import PairedSpeed
 from kubeyolo.evaluation.results import COCO_KEYS, COCO_NUMBERS, ClassResult, EvaluationResult
 from kubeyolo.quantization.int8 import QuantizationFacts
+from kubeyolo.quantization.sensitivity import LayerCost
 from kubeyolo.report.comparison import comparison_report, decision_text
 from kubeyolo.report.configuration import PlanView, SettingRow, configuration_report
 from kubeyolo.report.dataset import dataset_report
@@ -167,7 +169,9 @@ def quantization_page(before: EvaluationResult, after: EvaluationResult, **facts
     """Return the page of a quantization, with the verdict of the step."""
     given = QuantizationFacts(**{**QUANTIZATION_FACTS, **facts})
     verdict = judge(given, before.numbers, after.numbers, QuantizeConfig())
-    return quantization_report(before, after, verdict, given)
+    costs = [LayerCost("Conv_7", "stage.conv.weight", 21.04), LayerCost("Conv_1", "stem.conv.weight", 43.5)]
+    speed = PairedSpeed("onnxruntime", 30.0, 40.0, "a processor", 2)
+    return quantization_report(before, after, verdict, given, costs, speed, [speed.warning])
 
 
 PROFILE = ProfileSummary(

@@ -70,6 +70,15 @@ def test_gate_fails_on_each_of_its_checks(facts: dict[str, Any], failed: str) ->
     assert f"{signed_points(ap - 0.5)} points" in text and text.count("failed") == 1
 
 
+def test_quantization_lists_layers_by_cost_and_the_speed_on_this_machine() -> None:
+    page = quantization_page(result(0.5), result(0.495), float_layers=("Conv_7",), quantized_convs=59)
+    text = text_of(page)
+    assert text.index("Conv_7") < text.index("stage.conv.weight") < text.index("Conv_1") < text.index("43.5")
+    assert page.count("<td>float</td>") == 1 and page.count("<td>int8</td>") == 1
+    assert "0.75" in text and "30.0 ms in float, 40.0 ms in int8" in text
+    assert "int8 is slower than float on this machine" in text
+
+
 def test_gate_passes_at_its_bounds() -> None:
     facts = {"convs": 60, "quantized_convs": 57, "float_bytes": 100, "int8_bytes": 35}
     text = text_of(quantization_page(result(0.5), result(0.49), **facts))

@@ -541,8 +541,18 @@ def test_every_task_has_its_settings_with_the_sections_that_its_step_reads(every
                 continue
             read, whole = given.configuration(), run.config
             for section, names in expected.items():
-                for name in names - {"min_ap"}:
+                for name in names - {"min_ap", "on_miss"}:
                     assert getattr(getattr(read, section), name) == getattr(getattr(whole, section), name)
+
+
+def test_a_training_leaves_out_int8_that_misses_and_a_retraining_fails(every_run: dict[str, ConfiguredRun]) -> None:
+    steps = {name: run.settings["quantize"] for name, run in every_run.items() if "quantize" in run.settings}
+    on_miss = {name: settings.configuration().quantize.on_miss for name, settings in steps.items()}
+    assert on_miss == {DETECTOR_TRAINING: "leave_out", DETECTOR_RETRAINING: ""}
+    form = {"settings": "{quantize: {on_miss: leave_out}}"}
+    check_settings(DETECTOR_TRAINING, form)
+    with pytest.raises(InputError, match=r"quantize\.on_miss = leave_out: .*retraining.*set it to fail"):
+        check_settings(DETECTOR_RETRAINING, form)
 
 
 def test_no_struct_has_a_null_or_an_empty_value(every_run: dict[str, ConfiguredRun]) -> None:

@@ -13,6 +13,7 @@ from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import QuantizeConfig
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.publishing import publish_bundle
+from kubeyolo.steps import quantize
 from kubeyolo.steps.quantize import float_layer_counts
 from kubeyolo.storage.place import Place
 from tests.quantization.lamp_detector import lamp_detector, write_scenes
@@ -106,6 +107,23 @@ def test_nothing_is_judged_where_float_finds_nothing_and_images_are_flat(
     assert "Nothing can be measured" in page and "3 of 3 calibration images are flat" in page
     left_out = dark.quantize("left out", "on_miss=leave_out")
     assert ONNX_INT8 not in open_bundle(Place.of(left_out.bundle)).manifest.files
+
+
+def test_an_interrupted_quantization_leaves_no_result_and_is_done_again(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    before = open_bundle(Place.of(inputs.bundle)).digest
+    with monkeypatch.context() as patched:
+        patched.setattr(quantize, "_speed", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            inputs.quantize("interrupted", "float_layers=stem,head_8")
+    assert Place.of(inputs.folder / "interrupted").store.list() == []
+    stored = inputs.quantize("interrupted", "float_layers=stem,head_8")
+    assert ONNX_INT8 in open_bundle(Place.of(stored.bundle)).manifest.files
+    assert open_bundle(Place.of(inputs.bundle)).digest == before
 
 
 def test_few_calibration_images_and_a_slower_network_are_warned_about(inputs: Inputs) -> None:
