@@ -130,7 +130,7 @@ def quantize_onnx(
         raise InputError("no calibration images; quantize.calibration_images and the train split must not be empty")
     if calibration not in _METHODS:
         raise InputError(f"unknown calibration {calibration!r}; known: {', '.join(_METHODS)}")
-    model = _read_model(float_path)
+    model = read_model(float_path)
     try:
         with appearing(out_path) as part:
             quantized = _quantized(model, float_path, part, images, calibration)
@@ -244,7 +244,12 @@ def _behind(graph: onnx.GraphProto, values: Sequence[str]) -> list[str]:
     return names
 
 
-def _read_model(path: Path) -> onnx.ModelProto:
+def read_model(path: Path) -> onnx.ModelProto:
+    """Read a float file that can be quantized.
+
+    Raises:
+        InputError: It is not an ONNX file of kubeyolo, or is made for batches of more than one image.
+    """
     try:
         model = onnx.load(str(path))
     except Exception as error:  # protobuf's errors have no public base class

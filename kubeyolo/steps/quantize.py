@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kubeyolo.bundle import ONNX, ONNX_INT8, Bundle
+from kubeyolo.bundle import ONNX, ONNX_INT8, RANGES, WEIGHTS, Bundle
 from kubeyolo.config.schema import Config, QuantizeConfig
 from kubeyolo.data.dataset import Dataset
 from kubeyolo.evaluation.limits import (
@@ -22,6 +22,8 @@ from kubeyolo.evaluation.limits import (
 from kubeyolo.evaluation.predictor import Predictor
 from kubeyolo.evaluation.results import EvaluationResult
 from kubeyolo.evaluation.runtimes import OnnxRuntime
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.models.ranges import read_ranges
 from kubeyolo.publishing import derive_once
 from kubeyolo.steps import detection
 from kubeyolo.steps.outcome import StepOutcome, Stopwatch
@@ -35,7 +37,9 @@ STEP = "quantize"
 CALIBRATION_SPLIT = "train"
 
 
-def quantize(bundle: Bundle, dataset: Dataset, output: Place, config: Config) -> StepOutcome:
+def quantize(
+    bundle: Bundle, dataset: Dataset, output: Place, config: Config, trained: Bundle | None = None
+) -> StepOutcome:
     """Quantize the ONNX network of a bundle, evaluate the int8 network, and compare the loss of AP with its limit.
 
     Args:
@@ -43,6 +47,8 @@ def quantize(bundle: Bundle, dataset: Dataset, output: Place, config: Config) ->
         dataset: The stored data set: split train for the calibration, the split of ``evaluate`` for the metrics.
         output: The folder that receives the new bundle.
         config: Its sections ``quantize`` and ``evaluate`` are used.
+        trained: The bundle of the same network after its quantization-aware training; None to choose the ranges from
+            calibration images.
 
     Returns:
         The outcome; it has a failure and no bundle if AP fell by more than ``quantize.max_drop`` points,
@@ -59,7 +65,7 @@ def quantize(bundle: Bundle, dataset: Dataset, output: Place, config: Config) ->
     bundle.path(ONNX)
     with temporary_folder("quantize") as folder:
         path = folder / ONNX_INT8
-        facts = _quantize(bundle, dataset, path, config)
+        facts = _quantize(bundle, dataset, path, config) if trained is None else _with_ranges(bundle, trained, path)
         predictor = Predictor(manifest, OnnxRuntime(path, manifest), "int8", config.evaluate.per_batch_size)
         int8_result = detection.evaluate_predictor(predictor, dataset, config).result
         float_result = _float_result(bundle, dataset, config)
@@ -115,6 +121,16 @@ def _quantize(bundle: Bundle, dataset: Dataset, path: Path, config: Config) -> Q
     split = dataset.split(CALIBRATION_SPLIT)
     images = CalibrationImages(split, bundle.manifest, settings.calibration_images, config.train.seed)
     return quantize_onnx(bundle.path(ONNX), path, images, settings.calibration)
+
+
+def _with_ranges(bundle: Bundle, trained: Bundle, path: Path) -> QuantizationFacts:
+    """Write the int8 network with the weights and the ranges of a quantization-aware training."""
+    from kubeyolo.quantization.qdq import quantize_trained
+
+    manifest = trained.manifest
+    eps = model_facts(manifest.model).bn_eps if manifest.bn_eps is None else manifest.bn_eps
+    ranges = read_ranges(trained.path(RANGES))
+    return quantize_trained(bundle.path(ONNX), path, ranges, trained.path(WEIGHTS), eps)
 
 
 def _float_result(bundle: Bundle, dataset: Dataset, config: Config) -> EvaluationResult:
