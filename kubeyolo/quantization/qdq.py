@@ -240,7 +240,7 @@ def insert_pairs(graph: onnx.GraphProto, grids: Mapping[str, Grid]) -> None:
     nodes: list[onnx.NodeProto] = []
 
     def constant(name: str, array: Array) -> str:
-        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        graph.initializer.append(numpy_helper.from_array(array, name))
         return name
 
     def pair(value: str) -> None:
