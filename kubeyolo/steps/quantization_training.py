@@ -19,7 +19,8 @@ from kubeyolo.errors import InputError, problem_of
 from kubeyolo.launch.launcher import Launcher
 from kubeyolo.models.ranges import check_quantization
 
-STEP = "quantize"
+_WITH_JOB = "quantize"
+"""The step whose job trains."""
 
 _ALWAYS = {"fake_quantize": True, "precision": "float32", "recompute": False}
 """Settings of every such training."""
@@ -100,7 +101,7 @@ def check_quantize(config: Config, launcher: Launcher, is_remote: bool) -> None:
     if config.quantize.method != "qat" or config.train.fake_quantize:
         return
     check_quantization(config.model_copy(update={"train": config.train.model_copy(update=_ALWAYS)}), has_weights=True)
-    if is_remote and not launcher.has_job(STEP):
+    if is_remote and not launcher.has_job(_WITH_JOB):
         raise InputError(f"{_NO_MINDSPORE}; {_REMEDY}")
 
 
@@ -110,5 +111,5 @@ def check_mindspore(launcher: Launcher) -> None:
     Raises:
         InputError: The training would run here.
     """
-    if not launcher.has_job(STEP) and find_spec("mindspore") is None:
+    if not launcher.has_job(_WITH_JOB) and find_spec("mindspore") is None:
         raise InputError(f"{_NO_MINDSPORE}; {_REMEDY}")
