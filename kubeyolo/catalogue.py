@@ -264,7 +264,7 @@ _ALL = (
     ),
     Step(
         name="quantize",
-        title="Quantizes the trained network to int8 ONNX with calibration images, unless it loses too much AP.",
+        title="Quantizes the network to int8 ONNX, with calibration images or a training; fails if AP falls too much.",
         image="quantize",
         resources=_NETWORK,
         reads=("quantize", "evaluate", "train.seed"),
@@ -277,6 +277,8 @@ _ALL = (
             Artifact("quantized_detector", "Model", "The bundle with the int8 network: URI, digest, AP and drop."),
             Artifact("quantization_report", "HTML", "COCO metrics of float and int8, and the size of both."),
         ),
+        device_key="quantize.device_target",
+        processes_key="quantize.processes",
         cards={
             "AP in int8": "int8.AP",
             "loss of AP, points": "drop",

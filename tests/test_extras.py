@@ -35,6 +35,7 @@ PROGRAMS = {
     "evaluate": ("kubeyolo.launch.launcher",),
     "evaluate-onnx": ("kubeyolo.cli.app", "kubeyolo.cli.gate"),
     "export": ("kubeyolo.launch.launcher",),
+    "quantize": ("kubeyolo.launch.launcher",),
     "launch": ("kubeyolo.launch.watch",),
 }
 """What an image runs besides its steps."""
@@ -134,7 +135,8 @@ def test_an_image_for_ascend_has_what_cann_imports_besides() -> None:
     """CANN's package te imports them, and the environment of the image comes before the packages of its base."""
     of_cann = {"attrs", "cffi", "decorator", "protobuf", "psutil", "scipy", "sympy"}
     install = runpy.run_path(str(ROOT / "docker" / "install.py"))
-    images = {step.image for step in STEPS.values() if step.has_job}
+    # The job of quantize trains in the image of train.
+    images = {step.image for step in STEPS.values() if step.has_job and step.name != "quantize"}
     assert images == {"train", "evaluate", "export"}
     for image in images:
         extras = install["extras_of"](image, "ascend")
@@ -148,9 +150,9 @@ def test_an_image_for_ascend_has_what_cann_imports_besides() -> None:
 
 
 def test_the_walk_finds_what_is_known() -> None:
-    assert all("kubernetes" in packages_of(extra) for extra in ("launch", "train", "evaluate", "export"))
+    assert all("kubernetes" in packages_of(extra) for extra in ("launch", "train", "evaluate", "export", "quantize"))
     # The launcher of a step is in its image.
-    assert {"evaluate", "export", "train"} >= {step.image for step in STEPS.values() if step.has_job}
+    assert {"evaluate", "export", "quantize", "train"} >= {step.image for step in STEPS.values() if step.has_job}
     assert {"mindspore", "pycocotools", "onnxruntime"} <= packages_of("export").keys()
     assert not {"mindspore", "onnx"} & packages_of("launch").keys()
 

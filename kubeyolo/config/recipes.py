@@ -25,7 +25,9 @@ def with_recipe(resolved: ResolvedConfig, from_detector: bool) -> ResolvedConfig
         from_detector: Whether the training starts from a detector: then the recipe is by default ``finetune``.
     """
     config = resolved.config
-    if (config.recipe or (FINETUNE if from_detector else "scratch")) != FINETUNE:
+    # A quantization-aware training always starts from a detector: the preset that switches it on is its recipe.
+    usual = FINETUNE if from_detector and not config.train.fake_quantize else "scratch"
+    if (config.recipe or usual) != FINETUNE:
         return resolved
     family, values = finetune_recipe(config.model)
     chosen = {key: value for key, value in values.items() if not resolved.is_set(key)}

@@ -13,7 +13,16 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from kubeyolo.config.section import IN_FORM, JOB_DEVICE, MOST_IMAGES, MOST_PIXELS, DeviceTarget, Section
+from kubeyolo.config.section import (
+    IN_FORM,
+    JOB_DEVICE,
+    MOST_EPOCHS,
+    MOST_IMAGES,
+    MOST_PIXELS,
+    MOST_PROCESSES,
+    DeviceTarget,
+    Section,
+)
 from kubeyolo.config.training_schema import AugmentConfig, DataConfig, PretrainConfig, TrainConfig
 
 _SIZE = r"^[1-9]\d*x[1-9]\d*$"
@@ -255,8 +264,31 @@ class ExportConfig(Section):
 
 
 class QuantizeConfig(Section):
-    """Post-training quantization to int8 ONNX."""
+    """Quantization to int8 ONNX, after the training or by training."""
 
+    method: Literal["ptq", "qat"] = Field(
+        default="ptq",
+        description="ptq chooses the ranges of activations from calibration images. qat trains the network with "
+        "rounded weights and values (YOLOv3 and YOLOv5), and needs MindSpore unless the bundle was trained so.",
+    )
+    max_epoch: int = Field(
+        default=10, ge=1, le=MOST_EPOCHS, description="Epochs of the training with qat, calibration included."
+    )
+    calibration_epochs: float = Field(
+        default=1.0,
+        ge=0,
+        le=MOST_EPOCHS,
+        description="Epochs at the start of the training with qat in which the rate is 0 and only ranges change.",
+    )
+    lr: float = Field(
+        default=0.0,
+        ge=0,
+        description="Peak learning rate of the training with qat; 0 is a tenth of the rate of the bundle's training.",
+    )
+    device_target: DeviceTarget = Field(default="CPU", description=f"Device of the training with qat. {JOB_DEVICE}")
+    processes: int = Field(
+        default=1, ge=1, le=MOST_PROCESSES, description="Number of data-parallel processes of the training with qat."
+    )
     runtime: QuantizedFor = Field(
         default="onnxruntime",
         description="Runtime that the int8 file is written for and evaluated with; the other runtime loads it too, but "

@@ -246,6 +246,11 @@ class TrainConfig(Section):
         description="With several processes: train as one process with the images of all. Batch normalization uses the "
         "images of all processes, and means of the loss over positive anchors count those of all processes.",
     )
+    fake_quantize: bool = Field(
+        default=False,
+        description="Quantization-aware training: the network rounds weights and values as its int8 file does, so that "
+        "it learns these roundings. It starts from trained float weights (train.weights).",
+    )
     bind_core: bool = Field(
         default=False,
         description="Whether each of several processes on a machine runs on processors of its own: those next to its "

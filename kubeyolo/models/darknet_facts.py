@@ -55,7 +55,7 @@ def _yolov3(
         bn_eps=1e-5,
         published=published,
         sizes=YOLOV3_SIZES,
-        shape=MappingProxyType({"relu_backbone": int(relu_backbone)}),
+        shape=MappingProxyType({"relu_backbone": int(relu_backbone), "channels": 32}),
     )
 
 

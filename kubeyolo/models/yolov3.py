@@ -44,12 +44,12 @@ from kubeyolo.models.facts import ModelFacts
 
 
 class DarkNet53(StagedBackbone):
-    """Feature maps of strides 8, 16 and 32, with 256, 512 and 1024 channels."""
+    """Feature maps of strides 8, 16 and 32, with 8c, 16c and 32c channels; c is the number of channels of the stem."""
 
-    def __init__(self, eps: float, act: ActivationName) -> None:
-        super().__init__(Conv(3, 32, 3, eps=eps, act=act))
+    def __init__(self, c: int, eps: float, act: ActivationName) -> None:
+        super().__init__(Conv(3, c, 3, eps=eps, act=act))
         for number, depth in enumerate(DARKNET53_DEPTHS):
-            channels = 64 * 2**number
+            channels = 2 * c * 2**number
             residuals = [Bottleneck(channels, True, channels // 2, eps, act) for _ in range(depth)]
             down = Conv(channels // 2, channels, 3, 2, eps=eps, act=act)
             self.add_stage(down, nn.SequentialCell(residuals), channels)
@@ -58,20 +58,20 @@ class DarkNet53(StagedBackbone):
 class YoloV3Neck(nn.Cell):
     """Top-down: each level joins its feature map with the enlarged map of the coarser level."""
 
-    def __init__(self, eps: float) -> None:
+    def __init__(self, c: int, eps: float) -> None:
         super().__init__()
         self.up = Upsample()
-        self.top5 = alternating_convs(1024, 512, 5, eps)
-        self.out5 = Conv(512, 1024, 3, eps=eps, act="leaky")
-        self.reduce5 = Conv(512, 256, eps=eps, act="leaky")
-        self.top4 = alternating_convs(768, 256, 5, eps)
-        self.out4 = Conv(256, 512, 3, eps=eps, act="leaky")
-        self.reduce4 = Conv(256, 128, eps=eps, act="leaky")
-        self.top3 = alternating_convs(384, 128, 5, eps)
-        self.out3 = Conv(128, 256, 3, eps=eps, act="leaky")
+        self.top5 = alternating_convs(32 * c, 16 * c, 5, eps)
+        self.out5 = Conv(16 * c, 32 * c, 3, eps=eps, act="leaky")
+        self.reduce5 = Conv(16 * c, 8 * c, eps=eps, act="leaky")
+        self.top4 = alternating_convs(24 * c, 8 * c, 5, eps)
+        self.out4 = Conv(8 * c, 16 * c, 3, eps=eps, act="leaky")
+        self.reduce4 = Conv(8 * c, 4 * c, eps=eps, act="leaky")
+        self.top3 = alternating_convs(12 * c, 4 * c, 5, eps)
+        self.out3 = Conv(4 * c, 8 * c, 3, eps=eps, act="leaky")
 
     def construct(self, p3: Tensor, p4: Tensor, p5: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map the feature maps of the three levels to 256, 512 and 1024 channels."""
+        """Map the feature maps of the three levels to 8c, 16c and 32c channels."""
         n5 = self.top5(p5)
         n4 = self.top4(ops.concat((self.up(self.reduce5(n5)), p4), 1))
         n3 = self.top3(ops.concat((self.up(self.reduce4(n4)), p3), 1))
@@ -80,9 +80,15 @@ class YoloV3Neck(nn.Cell):
 
 def build_backbone(facts: ModelFacts) -> DarkNet53:
     """Build the backbone; convolution weights are zero until they are initialised."""
-    return DarkNet53(facts.bn_eps, "relu" if facts.shape["relu_backbone"] else "leaky")
+    return DarkNet53(_channels(facts), facts.bn_eps, "relu" if facts.shape["relu_backbone"] else "leaky")
 
 
 def build_detector(facts: ModelFacts, num_classes: int) -> Detector:
     """Build the whole detector; convolution weights are zero until they are initialised."""
-    return Detector(facts, num_classes, build_backbone(facts), YoloV3Neck(facts.bn_eps), (256, 512, 1024))
+    c = _channels(facts)
+    return Detector(facts, num_classes, build_backbone(facts), YoloV3Neck(c, facts.bn_eps), (8 * c, 16 * c, 32 * c))
+
+
+def _channels(facts: ModelFacts) -> int:
+    """Return the number of channels of the stem, from which all others follow."""
+    return int(facts.shape["channels"])

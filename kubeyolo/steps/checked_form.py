@@ -23,6 +23,7 @@ from kubeyolo.models.anchors import trained_facts
 from kubeyolo.models.named_facts import check_batch_norm, check_export_size, check_image_size, check_precision
 from kubeyolo.pointers import check_pointer_name
 from kubeyolo.steps.export import check_export
+from kubeyolo.steps.quantization_training import check_quantize
 from kubeyolo.steps.start import check_start
 from kubeyolo.storage.location import FileLocation, absolute, parse
 from kubeyolo.storage.place import Place, Stores
@@ -140,6 +141,7 @@ def _check_training(pipeline: str, checked: CheckedForm) -> CheckedForm:
     steps = [step.name for step in steps_of(CompiledPipeline.named(pipeline).tasks)]
     launcher.check(resolved.config, steps, checked.is_remote)
     check_precision(resolved.config)
+    check_quantize(resolved.config, launcher, checked.is_remote)
     check_formats(resolved.config)
     if pipeline == DETECTOR_RETRAINING and resolved.config.quantize.on_miss == "leave_out":
         raise InputError(

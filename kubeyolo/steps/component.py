@@ -140,7 +140,8 @@ def quantize(
 ) -> tuple[str, str]:
     """Quantize the exported network; return the references of the bundle with the int8 network and of the record."""
     with _step("quantize", settings) as (reporter, parsed, call):
-        stored = facade.quantize(call, call.bundle(bundle), call.dataset(dataset))
+        launcher = find_launcher(parsed.launcher, parsed.cluster, must_run=True)
+        stored = facade.quantize(call, call.bundle(bundle), call.dataset(dataset), launcher)
         reporter.publish(stored, quantization_report)
         quantized, metrics = stored.record.outputs["bundle"], stored.record.metrics
         figures = {"AP_int8": metrics.get("int8", {}).get("AP"), "drop_points": metrics.get("drop")}

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from kubeyolo.bundle import Bundle, read_bundle
+from kubeyolo.bundle import RANGES, Bundle, read_bundle
 from kubeyolo.compiled.resources import memory_limits_here
 from kubeyolo.config.load import config_digest, ungated
 from kubeyolo.config.schema import Config
@@ -54,6 +54,7 @@ from kubeyolo.steps.judged import store_judged
 from kubeyolo.steps.mlflow_run import mlflow_run
 from kubeyolo.steps.outcome import StepOutcome, Stopwatch, StoredOutcome, finished, store_outcome
 from kubeyolo.steps.outputs import backbone_output, result_output, training_output
+from kubeyolo.steps.quantization_training import check_mindspore, quantization_config
 from kubeyolo.steps.same_training import claimed_unless_finished
 from kubeyolo.steps.starting_weights import starting_bundle
 from kubeyolo.storage.integrity import sha256_bytes
@@ -152,7 +153,12 @@ def pretrain_backbone(
 
 
 def train(
-    call: StepCall, dataset: Dataset, launcher: Launcher, backbone: str = "", command: Command | None = None
+    call: StepCall,
+    dataset: Dataset,
+    launcher: Launcher,
+    backbone: str = "",
+    command: Command | None = None,
+    job: Literal["", "quantize"] = "",
 ) -> StoredOutcome:
     """Train a detector; see :func:`kubeyolo.steps.train.train`.
 
@@ -163,6 +169,7 @@ def train(
         backbone: URI or reference of the bundle of a pretrained backbone to start from; empty if there is none. It is
             not used if ``train.weights`` names a detector to start from.
         command: Returns the command line that trains with a different output; by default made from the settings.
+        job: Name of the step whose job trains, if it is not ``train``.
     """
     named = call.config.train.weights
     weights = starting_bundle(call.store, named, call.config.model) if named else None
@@ -177,6 +184,7 @@ def train(
         config=call.config,
         backbone=start.reference if start is not None else None,
         weights=weights.reference if weights is not None else None,
+        job=job,
     )
 
     def work(started: TrainingSpec) -> StepOutcome:
@@ -351,9 +359,33 @@ def export_model(call: StepCall, bundle: Bundle, dataset: Dataset, launcher: Lau
     return _derived(call, export_step.STEP, export_step.export_model, bundle, dataset, launcher)
 
 
-def quantize(call: StepCall, bundle: Bundle, dataset: Dataset) -> StoredOutcome:
-    """Quantize an exported network; see :func:`kubeyolo.steps.quantize.quantize`."""
-    return _derived(call, quantize_step.STEP, quantize_step.quantize, bundle, dataset)
+def quantize(call: StepCall, bundle: Bundle, dataset: Dataset, launcher: Launcher = HERE) -> StoredOutcome:
+    """Quantize an exported network; see :func:`kubeyolo.steps.quantize.quantize`.
+
+    With ``quantize.method = qat`` the network is trained first, unless the bundle comes from a quantization-aware
+    training. This training is stored like any other, so it continues after an interruption.
+
+    Args:
+        call: The arguments that all steps have in common.
+        bundle: A bundle with an ONNX network.
+        dataset: The stored data set.
+        launcher: Starts the processes of the training.
+    """
+    config = None
+    if call.config.quantize.method == "qat" and RANGES not in bundle.manifest.files:
+        check_mindspore(launcher)
+        config = quantization_config(bundle, call.config)
+
+    def quantized(opened: Bundle, data: Dataset, output: Place, settings: Config) -> StepOutcome:
+        if settings.quantize.method == "ptq":
+            return quantize_step.quantize(opened, data, output, settings)
+        trained = opened
+        if config is not None:
+            training = replace(call, config=config, code=weights_source(), output=None, begin=nothing)
+            trained = call.bundle(train(training, data, launcher, job="quantize").record.outputs["bundle"])
+        return quantize_step.quantize(opened, data, output, settings, trained)
+
+    return _derived(call, quantize_step.STEP, quantized, bundle, dataset)
 
 
 def _derived(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kubeyolo.bundle import LEFT_OUT, ONNX, ONNX_INT8, Bundle
+from kubeyolo.arrays import Float32Array
+from kubeyolo.bundle import LEFT_OUT, ONNX, ONNX_INT8, RANGES, WEIGHTS, Bundle
 from kubeyolo.config.schema import AUTO, NONE, Config, QuantizeConfig
 from kubeyolo.data.dataset import Dataset
 from kubeyolo.evaluation.limits import (
@@ -28,6 +30,8 @@ from kubeyolo.evaluation.predictor import Predictor
 from kubeyolo.evaluation.results import EvaluationResult, RuntimeName
 from kubeyolo.evaluation.runtimes import OnnxRuntime
 from kubeyolo.formats import counted
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.models.ranges import read_ranges
 from kubeyolo.publishing import derive_once
 from kubeyolo.steps import detection
 from kubeyolo.steps.outcome import StepOutcome, Stopwatch
@@ -69,7 +73,9 @@ class Int8Attempt:
         return not self.verdict.checks[0].passed
 
 
-def quantize(bundle: Bundle, dataset: Dataset, output: Place, config: Config) -> StepOutcome:
+def quantize(
+    bundle: Bundle, dataset: Dataset, output: Place, config: Config, trained: Bundle | None = None
+) -> StepOutcome:
     """Quantize the ONNX network of a bundle, evaluate the int8 network, and compare the loss of AP with its limit.
 
     With ``quantize.float_layers = auto``, a network that loses too much is written again with the layers that cost most
@@ -80,6 +86,8 @@ def quantize(bundle: Bundle, dataset: Dataset, output: Place, config: Config) ->
         dataset: The stored data set: split train for the calibration, the split of ``evaluate`` for the metrics.
         output: The folder that receives the new bundle.
         config: Its sections ``quantize`` and ``evaluate`` are used.
+        trained: The bundle of the same network after its quantization-aware training; None to choose the ranges from
+            calibration images.
 
     Returns:
         The outcome. If AP fell by more than ``quantize.max_drop`` points, too few convolutions were quantized, the file
@@ -98,16 +106,20 @@ def quantize(bundle: Bundle, dataset: Dataset, output: Place, config: Config) ->
     if settings.runtime == "openvino":
         check_openvino("quantize.runtime = openvino")
     float_result = _float_result(bundle, dataset, config)
-    images, kinds = _calibration_images(bundle, dataset, config)
+    images, kinds = _calibration_images(bundle, dataset, config) if trained is None else ((), None)
     measurable = judge_measurable(float_result.numbers, kinds, settings)
-    warnings = list(kinds.warnings)
+    warnings = kinds.warnings if kinds else []
     attempt, costs, speed = None, [], None
     with temporary_folder("quantize") as folder:
         path = folder / ONNX_INT8
         if measurable.passed:
-            network = _calibrated(bundle, images, settings)
-            costs = _layer_costs(network, images)
-            attempt = _Attempts(network, path, bundle, dataset, config, float_result).best(costs)
+            compare = partial(_compared, path, bundle, dataset, config, float_result)
+            if trained is not None:
+                attempt = compare(_with_ranges(bundle, trained, path))
+            else:
+                network = _calibrated(bundle, images, settings)
+                costs = _layer_costs(network, images)
+                attempt = _Attempts(network, path, settings, compare).best(costs)
             speed = _speed(bundle, path, settings)
             warnings += [speed.warning] if speed.warning else []
         verdict = attempt.verdict if attempt else measurable
@@ -146,11 +158,17 @@ def quantize(bundle: Bundle, dataset: Dataset, output: Place, config: Config) ->
     )
 
 
-def judge_measurable(numbers: Numbers, kinds: CalibrationSet, settings: QuantizeConfig) -> Verdict:
-    """Return the checks that fail because nothing can be measured; none if every loss is allowed."""
+def judge_measurable(numbers: Numbers, kinds: CalibrationSet | None, settings: QuantizeConfig) -> Verdict:
+    """Return the checks that fail because nothing can be measured; none if every loss is allowed.
+
+    Args:
+        numbers: COCO metrics of the float network.
+        kinds: Counts of the calibration images; None if the ranges were trained.
+        settings: The section ``quantize``.
+    """
     if settings.max_drop >= 100:
         return Verdict()
-    return check_measurable(numbers, kinds.images, kinds.flat)
+    return check_measurable(numbers, kinds.images if kinds else 0, kinds.flat if kinds else 0)
 
 
 def judge(
@@ -177,28 +195,23 @@ def float_layer_counts(convs: int, settings: QuantizeConfig) -> list[int]:
 
 
 class _Attempts:
-    """Writes int8 networks of a calibrated network and evaluates them, until one does not lose too much.
+    """Writes int8 networks of a calibrated network and compares them, until one does not lose too much.
 
     Args:
         network: The calibrated network.
         path: The int8 file, written again by each attempt.
-        bundle: The bundle.
-        dataset: The data set.
-        config: The configuration.
-        float_result: Metrics of the float network.
+        settings: The section ``quantize``.
+        compare: Evaluates the file, and compares it with the float network.
     """
 
     def __init__(
         self,
         network: CalibratedNetwork,
         path: Path,
-        bundle: Bundle,
-        dataset: Dataset,
-        config: Config,
-        float_result: EvaluationResult,
+        settings: QuantizeConfig,
+        compare: Callable[[QuantizationFacts], Int8Attempt],
     ) -> None:
-        self._network, self._path, self._bundle = network, path, bundle
-        self._dataset, self._config, self._float = dataset, config, float_result
+        self._network, self._path, self._settings, self._compare = network, path, settings, compare
 
     def best(self, costs: Sequence[LayerCost]) -> Int8Attempt:
         """Return the first int8 network that does not lose too much, or the last one that was tried.
@@ -206,7 +219,7 @@ class _Attempts:
         Args:
             costs: What layers cost, the most expensive first.
         """
-        settings = self._config.quantize
+        settings = self._settings
         words = {AUTO, NONE}.intersection(settings.float_layers)
         attempt = self._attempt(() if words else settings.float_layers)
         if AUTO not in words:
@@ -221,15 +234,24 @@ class _Attempts:
         return attempt
 
     def _attempt(self, float_layers: Collection[str]) -> Int8Attempt:
-        """Write an int8 network, evaluate it, and compare it with the float network."""
-        config, settings = self._config, self._config.quantize
-        facts = self._network.write(self._path, settings.runtime, float_layers)
-        name, make = _RUNTIMES[settings.runtime]
-        manifest, before = self._bundle.manifest, self._float
-        predictor = Predictor(manifest, make(self._path, manifest), name, config.evaluate.per_batch_size)
-        result = detection.evaluate_predictor(predictor, self._dataset, config).result
-        evidence = interval_of_loss(result.resamples, before.resamples, settings.judge, "quantize.judge")
-        return Int8Attempt(facts, result, judge(facts, before.numbers, result.numbers, settings, evidence))
+        return self._compare(self._network.write(self._path, self._settings.runtime, float_layers))
+
+
+def _compared(
+    path: Path,
+    bundle: Bundle,
+    dataset: Dataset,
+    config: Config,
+    before: EvaluationResult,
+    facts: QuantizationFacts,
+) -> Int8Attempt:
+    """Evaluate an int8 file, and compare it with the float network."""
+    settings, manifest = config.quantize, bundle.manifest
+    name, make = _RUNTIMES[settings.runtime]
+    predictor = Predictor(manifest, make(path, manifest), name, config.evaluate.per_batch_size)
+    result = detection.evaluate_predictor(predictor, dataset, config).result
+    evidence = interval_of_loss(result.resamples, before.resamples, settings.judge, "quantize.judge")
+    return Int8Attempt(facts, result, judge(facts, before.numbers, result.numbers, settings, evidence))
 
 
 def _missed(
@@ -262,14 +284,14 @@ def _calibration_images(bundle: Bundle, dataset: Dataset, config: Config) -> tup
     return images, count_kinds(images)
 
 
-def _calibrated(bundle: Bundle, images: CalibrationImages, settings: QuantizeConfig) -> CalibratedNetwork:
+def _calibrated(bundle: Bundle, images: Sequence[Float32Array], settings: QuantizeConfig) -> CalibratedNetwork:
     """Return the float network with the ranges of its activations on the images."""
     from kubeyolo.quantization.int8 import calibrated
 
     return calibrated(bundle.path(ONNX), images, settings.calibration)
 
 
-def _layer_costs(network: CalibratedNetwork, images: CalibrationImages) -> list[LayerCost]:
+def _layer_costs(network: CalibratedNetwork, images: Sequence[Float32Array]) -> list[LayerCost]:
     """Return what each layer costs in int8, the most expensive first."""
     from kubeyolo.quantization.sensitivity import layer_costs
 
@@ -281,6 +303,16 @@ def _speed(bundle: Bundle, path: Path, settings: QuantizeConfig) -> PairedSpeed:
     make, manifest = _RUNTIMES[settings.runtime][1], bundle.manifest
     networks = (make(bundle.path(ONNX), manifest), make(path, manifest))
     return paired_speed(*networks, manifest.image_size, settings.runtime)
+
+
+def _with_ranges(bundle: Bundle, trained: Bundle, path: Path) -> QuantizationFacts:
+    """Write the int8 network with the weights and the ranges of a quantization-aware training."""
+    from kubeyolo.quantization.trained_ranges import quantize_trained
+
+    manifest = trained.manifest
+    eps = model_facts(manifest.model).bn_eps if manifest.bn_eps is None else manifest.bn_eps
+    ranges = read_ranges(trained.path(RANGES))
+    return quantize_trained(bundle.path(ONNX), path, ranges, trained.path(WEIGHTS), eps)
 
 
 def _float_result(bundle: Bundle, dataset: Dataset, config: Config) -> EvaluationResult:

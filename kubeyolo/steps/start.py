@@ -9,6 +9,7 @@ from kubeyolo.bundle import Bundle
 from kubeyolo.config.load import ResolvedConfig, with_values
 from kubeyolo.config.training_schema import BACKBONE
 from kubeyolo.errors import InputError
+from kubeyolo.models.ranges import check_quantization
 from kubeyolo.storage.place import Place
 from kubeyolo.training.start import check_detector
 
@@ -55,6 +56,7 @@ def check_start(resolved: ResolvedConfig, is_retraining: bool = False) -> None:
             f"train.weights = {weights}, and pretrain.enabled = true: the weights of a detector include its backbone, "
             "which would replace the pretrained backbone; leave one of them out"
         )
+    check_quantization(config, has_weights=bool(weights) or is_retraining)
     if weights.lower().startswith(_DOWNLOADS):
         raise InputError(
             f"train.weights = {weights} is a web address, and kubeyolo downloads no weights; download the file, "

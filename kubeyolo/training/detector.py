@@ -21,6 +21,7 @@ from kubeyolo.models.named_facts import (
     model_facts,
     training_sizes,
 )
+from kubeyolo.models.ranges import check_quantization
 from kubeyolo.models.registry import build_model
 from kubeyolo.output_streams import Show
 from kubeyolo.provenance import made_now
@@ -130,6 +131,7 @@ def _check(spec: TrainingSpec, distribution: Distribution) -> None:
     check_image_size(spec.config)
     check_precision(spec.config)
     check_batch_norm(spec.config, "train")
+    check_quantization(spec.config, has_weights=spec.weights is not None)
 
 
 def _loader(spec: TrainingSpec, dataset: Dataset, distribution: Distribution, identity: dict[str, Any]) -> Loader:
@@ -208,6 +210,7 @@ def _build_engine(
 ) -> Engine:
     # Only here: MindSpore must be configured before it is imported.
     from kubeyolo.losses.build import build_loss
+    from kubeyolo.models.fake_quantization import fake_quantize
     from kubeyolo.models.precision import Cast, use_half_precision
     from kubeyolo.training.compile_cache import graph_store
     from kubeyolo.training.engine import Engine
@@ -223,6 +226,8 @@ def _build_engine(
         show(f"starting from the detector {start.uri}: {rows.words()}")
     if train.freeze:
         show(freeze(network, train.freeze).words())
+    if train.fake_quantize:
+        show(fake_quantize(network).words())
     if train.sync_bn:
         show(synchronize(network, spec.processes))
     if train.compute_type != "float32":

@@ -41,7 +41,8 @@ MOST_SKIPPED = 20
 
 _MOST_NAMES = 16
 _KINDS = {"weights": "weight", "moments": "moment of the optimizer", "ema": "moving average"}
-STATISTICS = ("moving_mean", "moving_variance", "running_mean", "running_var")
+STATISTICS = ("moving_mean", "moving_variance", "running_mean", "running_var", ".range")
+"""Ends of the names of parameters that follow the images of a process, and are not trained."""
 
 Arrays = Mapping[str, AnyArray]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
-from kubeyolo.bundle import MANIFEST_NAME, WEIGHTS, BundleManifest, open_bundle
+from kubeyolo.arrays import AnyArray
+from kubeyolo.bundle import MANIFEST_NAME, RANGES, WEIGHTS, BundleManifest, open_bundle
 from kubeyolo.errors import InputError
+from kubeyolo.models.ranges import split_ranges, write_ranges
 from kubeyolo.output_streams import Show
 from kubeyolo.publishing import publish_bundle
 from kubeyolo.storage.base import Store
@@ -261,15 +264,16 @@ def publish_weights(
     guard.check(engine.step, {"weights": arrays})
     check_claim(store, output.writer)
     with temporary_folder("bundle") as folder:
-        last, chosen = folder / WEIGHTS, folder / "best.safetensors"
-        save_file(arrays, last)
+        chosen = folder / "best.safetensors"
+        last = files = weights_files(folder / "last", arrays)
         choice = selection.choose(engine.step, chosen) if selection else None
         if choice is not None and chosen.exists():
+            files = weights_files(folder / "best", load_file(chosen))
             of_last = _with_notes(manifest, output, notes, choice.of_last)
-            last_uri = publish_bundle(output.place / LAST, of_last, {WEIGHTS: last}).uri
+            last_uri = publish_bundle(output.place / LAST, of_last, last).uri
             choice = choice.model_copy(update={"last": last_uri})
         manifest = _with_notes(manifest, output, notes, choice)
-        uri = publish_bundle(output.place / "bundle", manifest, {WEIGHTS: chosen if chosen.exists() else last}).uri
+        uri = publish_bundle(output.place / "bundle", manifest, files).uri
     if choice is None or not choice.last:
         store.delete_tree(LAST, first=MANIFEST_NAME)
     result = TrainingResult(
@@ -290,6 +294,17 @@ def publish_weights(
     if selection is not None:
         selection.best.remove_unused()
     return uri
+
+
+def weights_files(folder: Path, arrays: Mapping[str, AnyArray]) -> dict[str, Path]:
+    """Write averaged weights, and the ranges of a quantization-aware training; return them by name in a bundle."""
+    weights, ranges = split_ranges(arrays)
+    folder.mkdir()
+    save_file(weights, folder / WEIGHTS)
+    if not ranges:
+        return {WEIGHTS: folder / WEIGHTS}
+    write_ranges(folder / RANGES, ranges)
+    return {WEIGHTS: folder / WEIGHTS, RANGES: folder / RANGES}
 
 
 def _with_notes(

@@ -80,6 +80,7 @@ class TrainingSpec(Document):
         resume: Whether to continue from the newest checkpoint in ``output``; without it training starts from step 0.
         cache: Folder for downloads; if None, the user's cache folder is used.
         writer: Name of the writer in the claim on ``output``; empty for a training without a claim.
+        job: Name of the step whose job trains; if empty, it is that of the task.
     """
 
     kind: ClassVar[str] = "a training spec"
@@ -94,6 +95,7 @@ class TrainingSpec(Document):
     resume: bool = True
     cache: Path | None = None
     writer: str = ""
+    job: Literal["", "quantize"] = ""
 
     @property
     def step(self) -> Step:
@@ -113,8 +115,8 @@ class TrainingSpec(Document):
     def work(self) -> Work:
         """Return the training as the work of processes, which a launcher starts."""
         return Work(
-            step=self.step.name,
-            name=_STEPS[self.task][1],
+            step=self.job or self.step.name,
+            name=self.job or _STEPS[self.task][1],
             module=WORKER_MODULE,
             document=self.model_dump_json(),
             output=self.output,
@@ -175,6 +177,8 @@ def _with_effect(values: dict[str, Any], config: Config) -> dict[str, Any]:
     out, so that presets may have other values.
     """
     left_out = {*idle_keys(config.train), *_idle_augmentation(config.augment), "train.label_smooth", SCALER_VALUE}
+    if not config.train.fake_quantize:
+        left_out.add("train.fake_quantize")
     facts, divisor = model_facts(config.model), config.train.loss_scale
     if divisor in (0.0, facts.loss_divisor):
         left_out.add(LOSS_SCALE)

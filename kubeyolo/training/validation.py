@@ -199,11 +199,14 @@ class Validation:
 
     def _network_with(self, weights: Arrays) -> Any:
         # Only here: MindSpore must be configured before it is imported.
+        from kubeyolo.models.fake_quantization import fake_quantize
         from kubeyolo.training.engine import load_parameters
 
         if self._network is None:
             manifest = self._manifest
             self._network = build_model(manifest.model, len(manifest.classes), manifest.anchors)
+            if self._config.train.fake_quantize:
+                fake_quantize(self._network)
             self._network.set_train(False)
         parameters = {parameter.name: parameter for parameter in self._network.get_parameters()}
         load_parameters(parameters, weights, "averages")

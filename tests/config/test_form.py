@@ -45,6 +45,7 @@ TRIED = (
     96,
     "adamw",
     "pycocotools",
+    "qat",
     "linear",
     "exponential",
     "Ascend",

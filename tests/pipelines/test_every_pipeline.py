@@ -271,7 +271,7 @@ def test_every_step_runs_the_installed_code_without_telemetry_whatever_its_image
 @every_pipeline
 def test_steps_that_may_have_a_job_alone_are_tried_again(name: str) -> None:
     retried = {task: facts["retryPolicy"] for task, facts in tasks(name).items() if "retryPolicy" in facts}
-    with_jobs = {"pretrain_backbone", "train", "evaluate", "evaluate_baseline", "export_model"}
+    with_jobs = {"pretrain_backbone", "train", "evaluate", "evaluate_baseline", "export_model", "quantize"}
     assert set(retried) == with_jobs & TASKS[name]
     for policy in retried.values():
         # Argo counts the duration from the start of the first try, so it has to be longer than a training.

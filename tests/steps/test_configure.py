@@ -637,7 +637,7 @@ def test_the_launcher_concerns_the_steps_that_may_have_a_job_alone(train: Callab
     here, there = structs(train()), structs(train(launcher="volcano"))
     with_jobs = {name for name, step in STEPS.items() if step.has_job}
     assert {name for name in here if here[name] != there[name]} == with_jobs
-    assert with_jobs == {"pretrain_backbone", "train", "evaluate", "export_model"}
+    assert with_jobs == {"pretrain_backbone", "train", "evaluate", "export_model", "quantize"}
     as_text = train(launcher="volcano", cluster="cpu")
     as_json = train(launcher="volcano", cluster='{"preset": "cpu"}')
     as_yaml = train(launcher="volcano", cluster="preset: cpu")
