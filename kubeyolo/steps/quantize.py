@@ -106,7 +106,10 @@ def quantize(
     if settings.runtime == "openvino":
         check_openvino("quantize.runtime = openvino")
     float_result = _float_result(bundle, dataset, config)
-    images, kinds = _calibration_images(bundle, dataset, config) if trained is None else ((), None)
+    images: Sequence[Float32Array] = ()
+    kinds: CalibrationSet | None = None
+    if trained is None:
+        images, kinds = _calibration_images(bundle, dataset, config)
     measurable = judge_measurable(float_result.numbers, kinds, settings)
     warnings = kinds.warnings if kinds else []
     attempt, costs, speed = None, [], None
