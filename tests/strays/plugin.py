@@ -113,7 +113,12 @@ class StraysOfSession:
         """Return the folders in which tests, and the programs that they start, may write."""
         temporary = Path(tempfile.gettempdir())
         own = config.getoption("basetemp") or temporary / f"pytest-of-{getpass.getuser()}"
-        caches = [Path.home() / ".cache", *(ROOT / name for name in CACHES), Path(sys.prefix)]
+        caches = [
+            Path.home() / ".cache",
+            Path.home() / ".config" / "matplotlib",
+            *(ROOT / name for name in CACHES),
+            Path(sys.prefix),
+        ]
         caches += [Path(os.environ["KUBEYOLO_CACHE"])] if os.environ.get("KUBEYOLO_CACHE") else []
         return [Path(own).resolve(), self.folder, *caches, Path("/dev"), Path("/proc")]
 
