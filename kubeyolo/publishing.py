@@ -93,7 +93,8 @@ def publish_bundle(
     """
     for name, path in files.items():
         if check_key(name) in (MANIFEST_NAME, SIGNATURE_NAME):
-            raise InputError(f"{place}: {name} is the manifest of the bundle or its signature, not one of its files")
+            kind = "manifest" if name == MANIFEST_NAME else "signature"
+            raise InputError(f"{place}: {name} is the {kind} of the bundle, not one of its files")
         if not path.is_file():
             raise InputError(f"{path}: there is no such file, which the bundle {place} needs")
     store, known, signer = place.store, checked or {}, Signer.from_environment()

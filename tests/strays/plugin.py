@@ -113,8 +113,12 @@ class StraysOfSession:
         """Return the folders in which tests, and the programs that they start, may write."""
         temporary = Path(tempfile.gettempdir())
         own = config.getoption("basetemp") or temporary / f"pytest-of-{getpass.getuser()}"
-        # matplotlib makes a folder for its settings when it is first imported.
-        caches = [Path.home() / ".cache", Path.home() / ".config", *(ROOT / name for name in CACHES), Path(sys.prefix)]
+        caches = [
+            Path.home() / ".cache",
+            Path.home() / ".config" / "matplotlib",
+            *(ROOT / name for name in CACHES),
+            Path(sys.prefix),
+        ]
         caches += [Path(os.environ["KUBEYOLO_CACHE"])] if os.environ.get("KUBEYOLO_CACHE") else []
         return [Path(own).resolve(), self.folder, *caches, Path("/dev"), Path("/proc")]
 
@@ -128,8 +132,7 @@ class StraysOfSession:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         report = self.folder / "report"
         self.findings = sorted({*report.read_text().splitlines()}) if report.exists() else []
-        own = {self.folder, Path(tempfile.gettempdir()) / f"pytest-of-{getpass.getuser()}"}
-        own |= {Path.home() / ".cache", Path.home() / ".config"}
+        own = {self.folder, Path(tempfile.gettempdir()) / f"pytest-of-{getpass.getuser()}", Path.home() / ".cache"}
         self.findings += [f"the session left {path}" for path in sorted(self._listing() - self._before - own)]
         shutil.rmtree(self.folder, ignore_errors=True)
         if self.findings and session.exitstatus == pytest.ExitCode.OK:

@@ -57,8 +57,10 @@ def watch(folders: "tuple[str, ...]") -> None:
 
     def check(path: object, what: str) -> None:
         name = os.path.abspath(os.fsdecode(path))  # type: ignore[arg-type]
-        # A failed attempt, such as a test of a missing folder, leaves nothing.
+        # A failed attempt leaves nothing: in a missing folder, or to make a folder that exists.
         if "/__pycache__" in name or not os.access(os.path.dirname(name), os.W_OK):
+            return
+        if what == "os.mkdir" and os.path.isdir(name):
             return
         if not f"{name}/".startswith(folders) and not f"{os.path.realpath(name)}/".startswith(folders):
             report(f"{what} {name}")
