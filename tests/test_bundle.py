@@ -428,8 +428,8 @@ def _changed(**changes: object) -> bytes:
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        (b"{not json", "this file is not JSON"),
-        (b"\xff\xfe\x00", "this file is not JSON"),
+        (b"{not json", "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
         (b"[]", "schema version None of bundles is not known here"),
         (_changed(schema_version=7), r"schema version 7 of bundles is not known here \(known: 1\)"),
         (_changed(model=3), "model: Input should be a valid string"),

@@ -111,10 +111,10 @@ def test_image_lists_are_read(tmp_path: Path) -> None:
     good.write_text(f"kubeyolo-train: {DIGEST}\n")
     bad.write_text("- one\n")
     assert read_images(good) == {"kubeyolo-train": DIGEST}
-    with pytest.raises(InputError, match=r"bad\.yaml: expected image references by name"):
+    with pytest.raises(InputError, match=r"bad\.yaml: expected keys and values at the top level, not a list"):
         read_images(bad)
     with pytest.raises(
-        InputError, match=r"absent\.yaml: cannot be read: No such .*; 'make images' writes it, or give --images"
+        InputError, match=r"absent\.yaml: there is no such file; 'make images' writes it, or give --images"
     ):
         read_images(tmp_path / "absent.yaml")
 
