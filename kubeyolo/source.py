@@ -30,11 +30,14 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+
+from kubeyolo.storage.checksums import remembered
 
 WEIGHTS = (
     "config/class_names.py",
@@ -365,9 +368,19 @@ def _is_in(name: str, places: Iterable[str]) -> bool:
 
 @cache
 def _digest(root: Path, counts: Callable[[str], bool], without: frozenset[str] = frozenset()) -> str:
-    """Return 16 digits over the files that count; the classes ``without`` are ignored in the schema."""
+    """Return 16 digits over the files that count; the classes ``without`` are ignored in the schema.
+
+    To parse all files takes a second or two, in each process of a step; the cached digest is used if no file changed.
+    """
+    names = list(filter(counts, _files(root)))
+    what = f"code {root.absolute()} {counts.__name__} {sorted(without)} {sys.version}"
+    facts = [(name, (root / name).stat()) for name in names] + [("", Path(__file__).stat())]
+    return remembered(what, facts, lambda: _computed_digest(root, names, without))
+
+
+def _computed_digest(root: Path, names: Iterable[str], without: frozenset[str]) -> str:
     digest = hashlib.sha256()
-    for name in filter(counts, _files(root)):
+    for name in names:
         content = (root / name).read_bytes()
         if name.endswith(".py"):
             content = tree_text(content, without if name == _SCHEMA else frozenset()).encode()
