@@ -42,7 +42,7 @@ system: ## Install Chromium for the report tests (on Debian, as root); elsewhere
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	else echo "no Chromium: the report tests that need a browser are skipped; install chromium or set CHROMIUM_BIN"; fi
 
-tools: ## Build the servers that tests start: MinIO and a Kubernetes API server (needs Go, about 8 minutes, once).
+tools: $(READY) ## Build the servers that tests start: MinIO and a Kubernetes API server (needs Go, about 8 minutes, once).
 	@if [ -n "$$MINIO_BIN" ] || command -v minio >/dev/null || [ -x $(TOOLS)/minio ]; then :; \
 	elif command -v go >/dev/null; then \
 	  echo "building the MinIO server into $(TOOLS)" && GOBIN=$(TOOLS) go install github.com/minio/minio@$(MINIO_VERSION); \
@@ -105,6 +105,7 @@ pipelines: $(READY) ## Compile the pipelines to kubeyolo/compiled, and write the
 	$(BIN)/python -m pipelines.compile
 
 images: ## Build the images of the steps: ENGINE=docker|podman BASE_IMAGE=… DEVICE=cpu|ascend CHIP=910b|a3 ONLY=…; REGISTRY=… pushes them.
+	$(BIN)/python -m benchmarks.prediction
 	$(PYTHON) docker/build.py --engine $(ENGINE) --registry "$(REGISTRY)" --base-image "$(BASE_IMAGE)" --device $(DEVICE) --chip $(CHIP) --flags="$(BUILD_FLAGS)" $(ONLY)
 
 lock: ## Write constraints.txt from pyproject.toml again, with the newest versions.
