@@ -55,6 +55,12 @@ tools: $(READY) ## Build the servers that tests start: MinIO and a Kubernetes AP
 	    go -C tests/tools build -o $(TOOLS)/$$name k8s.io/kubernetes/cmd/$$name || exit 1; \
 	  done; \
 	else echo "no Kubernetes API server and no Go to build one: the tests that need it are skipped; set KUBEYOLO_KUBERNETES_BIN"; fi
+	@if [ -n "$$KUBEYOLO_MLSERVER" ] || [ $(TOOLS)/mlserver/.installed -nt tests/tools/mlserver.txt ]; then :; \
+	else \
+	  echo "installing MLServer into $(TOOLS)/mlserver" && rm -rf $(TOOLS)/mlserver && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target $(TOOLS)/mlserver -r tests/tools/mlserver.txt && \
+	  touch $(TOOLS)/mlserver/.installed; \
+	fi
 
 demo: $(READY) ## Run the whole pipeline on this machine: on generated sample data, or on DATA=dir (STORE=uri).
 	$(BIN)/kubeyolo run --config examples/demo.yaml --store "$(STORE)" $(if $(DATA),--data "$(DATA)",--sample)
@@ -99,13 +105,13 @@ bench: $(READY) ## Measure the speed of training, loading, non-maximum suppressi
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.nms
 	$(BIN)/python -m benchmarks.evaluation
+	$(BIN)/python -m benchmarks.prediction
 	$(BIN)/python -m benchmarks.coco_metrics
 
 pipelines: $(READY) ## Compile the pipelines to kubeyolo/compiled, and write the generated tables of docs and READMEs.
 	$(BIN)/python -m pipelines.compile
 
 images: ## Build the images of the steps: ENGINE=docker|podman BASE_IMAGE=… DEVICE=cpu|ascend CHIP=910b|a3 ONLY=…; REGISTRY=… pushes them.
-	$(BIN)/python -m benchmarks.prediction
 	$(PYTHON) docker/build.py --engine $(ENGINE) --registry "$(REGISTRY)" --base-image "$(BASE_IMAGE)" --device $(DEVICE) --chip $(CHIP) --flags="$(BUILD_FLAGS)" $(ONLY)
 
 lock: ## Write constraints.txt from pyproject.toml again, with the newest versions.
