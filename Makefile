@@ -45,7 +45,7 @@ system: ## Install Chromium for the report tests (on Debian, as root); elsewhere
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	else echo "no Chromium: the report tests that need a browser are skipped; install chromium or set CHROMIUM_BIN"; fi
 
-tools: ## Build the servers that tests start: MinIO and a Kubernetes API server (needs Go, about 8 minutes, once).
+tools: $(READY) ## Build the servers that tests start: MinIO and a Kubernetes API server (needs Go, about 8 minutes, once).
 	@if [ -n "$$MINIO_BIN" ] || command -v minio >/dev/null || [ -x $(TOOLS)/minio ]; then :; \
 	elif command -v go >/dev/null; then \
 	  echo "building the MinIO server into $(TOOLS)" && GOBIN=$(TOOLS) go install github.com/minio/minio@$(MINIO_VERSION); \
@@ -58,6 +58,12 @@ tools: ## Build the servers that tests start: MinIO and a Kubernetes API server 
 	    go -C tests/tools build -o $(TOOLS)/$$name k8s.io/kubernetes/cmd/$$name || exit 1; \
 	  done; \
 	else echo "no Kubernetes API server and no Go to build one: the tests that need it are skipped; set KUBEYOLO_KUBERNETES_BIN"; fi
+	@if [ -n "$$KUBEYOLO_MLSERVER" ] || [ $(TOOLS)/mlserver/.installed -nt tests/tools/mlserver.txt ]; then :; \
+	else \
+	  echo "installing MLServer into $(TOOLS)/mlserver" && rm -rf $(TOOLS)/mlserver && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target $(TOOLS)/mlserver -r tests/tools/mlserver.txt && \
+	  touch $(TOOLS)/mlserver/.installed; \
+	fi
 
 demo: $(READY) ## Run the whole pipeline on this machine: on generated sample data, or on DATA=dir (STORE=uri).
 	$(BIN)/kubeyolo run --config examples/demo.yaml --store "$(STORE)" $(if $(DATA),--data "$(DATA)",--sample)
@@ -108,6 +114,7 @@ bench: $(READY) ## Measure the speed of training, loading, non-maximum suppressi
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.nms
 	$(BIN)/python -m benchmarks.evaluation
+	$(BIN)/python -m benchmarks.prediction
 	$(BIN)/python -m benchmarks.coco_metrics
 
 pipelines: $(READY) ## Compile the pipelines to kubeyolo/compiled, and write the generated tables of docs and READMEs.

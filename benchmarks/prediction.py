@@ -125,7 +125,7 @@ def main() -> int:
             sources = linked(files, Path(links) / "images", options.images)
             predictor, thresholds = load_predictor(bundle, "onnx", batch_size=1), Thresholds()
             network_alone(predictor, 10)
-            streamed(predictor, [*islice(sources, WARM)], thresholds)
+            streamed(predictor, [*islice(sources, min(WARM, options.images))], thresholds)
             resident, times = memory_of(os.getpid()), dict[str, list[Seconds]](a=[], b=[])
             for _ in range(options.rounds):
                 times["b"].append(network_alone(predictor, min(options.images, 300)))

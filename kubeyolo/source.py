@@ -12,7 +12,8 @@ history and result of a training                                no       yes
 weights, bundle, publishing, pointers                           no       yes
 rest of evaluation, export, quantization, steps, report         no       yes
 configure, presets, estimates                                   no       no
-cli, compiled, runs, launch, kubeflow, catalogue, retention     no       no
+cli, compiled, runs, launch, kubeflow, catalogue                no       no
+retention, serving                                              no       no
 storage, errors, events, progress, source, version              no       no
 memory, processes, resources, stop_signals, output_streams      no       no
 provenance, signing                                             no       no
@@ -191,6 +192,7 @@ NO_RESULTS = (
     "resources.py",
     "retention",
     "runs",
+    "serving",
     "signing.py",
     "source.py",
     "steps/checked_form.py",

@@ -1,0 +1,1 @@
+"""Serving: a detector behind the open inference protocol (v2), without MindSpore."""
