@@ -11,6 +11,7 @@ import pytest
 from kubeyolo.bundle import open_bundle, read_bundle
 from kubeyolo.errors import WorkError
 from kubeyolo.pointers import ModelPointer, latest_model, read_model_pointer, read_model_version, write_model_pointer
+from kubeyolo.steps import promote
 from kubeyolo.storage.place import Place
 from tests.steps.called import write_record
 from tests.steps.test_publish import make_bundle
@@ -100,3 +101,21 @@ def test_a_pointer_moves_only_from_what_was_seen(store: str) -> None:
     with pytest.raises(WorkError, match=f"{latest} was moved meanwhile: it names {store}/2, not {store}/1; check"):
         write_model_pointer(Place.of(latest), first, etag)
     assert read_model_pointer(Place.of(latest)) == second
+
+
+def test_a_model_that_a_user_makes_current_is_current_even_if_the_pointer_is_moved_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latest = latest_model(Place.of(tmp_path / "store"), MODEL)
+    bundle = open_bundle(Place.of(make_bundle(tmp_path / "one")))
+    seen = read_model_version(latest)
+
+    def read_too_early(place: Place) -> object:
+        monkeypatch.undo()
+        write_model_pointer(latest, ModelPointer(bundle=f"{tmp_path}/other", fingerprint="f"))
+        return seen
+
+    monkeypatch.setattr(promote, "read_model_version", read_too_early)
+    promote.make_current(latest, bundle)
+    pointer = read_model_pointer(latest)
+    assert pointer and (pointer.bundle, pointer.fingerprint) == (bundle.uri, "f")
