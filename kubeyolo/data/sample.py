@@ -21,6 +21,7 @@ from kubeyolo.data import lookalikes, shapes
 from kubeyolo.data.scene import Scene, SceneObject
 from kubeyolo.errors import InputError, check_known
 from kubeyolo.storage.file_errors import file_errors
+from kubeyolo.storage.parts import remove_remains
 from kubeyolo.storage.workspace import work_folder
 
 _JPEG_QUALITY = 90
@@ -106,6 +107,8 @@ def generate_sample_dataset(
         "image_size": list(image_size),
         **chosen.info,
     }
+    # A killed process may have left its lock next to the complete data set.
+    remove_remains(folder.absolute().parent)
     if folder.exists() and _is_written(folder, info):
         return folder
     with file_errors(folder), work_folder(folder.absolute().parent) as part:
