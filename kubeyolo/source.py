@@ -111,8 +111,10 @@ NO_WEIGHTS = (
     # The rest of what validation while training imports.
     "evaluation/intervals.py",
     "evaluation/network.py",
+    "evaluation/network_checks.py",
     "evaluation/network_files.py",
     "evaluation/notes.py",
+    "evaluation/openvino_runtime.py",
     "evaluation/results.py",
     "evaluation/runtimes.py",
     "evaluation/sharing.py",
@@ -120,6 +122,7 @@ NO_WEIGHTS = (
     "formats.py",  # writes numbers for people
     "memory.py",  # explains why a process has ended
     "names.py",  # makes names of classes printable; they are part of the digest of the stored data set
+    "npz_file.py",  # reads arrays of a stored data set as they are
     "output_streams.py",  # prints
     "printable.py",  # as names.py
     "processes.py",  # explains how a process has ended, and ends a process whose parent is gone
@@ -152,6 +155,7 @@ NO_WEIGHTS = (
     "weights",  # imported by evaluation
     "whole.py",  # tells which bundle is stored whole
     "work.py",  # describes processes
+    "zip_members.py",  # as npz_file.py
 )
 """Modules that training imports, or that lie in a folder of ``WEIGHTS``, and that have no effect on weights."""
 

@@ -149,12 +149,13 @@ def predict(
             predictor = load_predictor(opened, name, batch_size=1, tta=config.tta)
         outcomes = predict_images(predictor, sources.images, thresholds, painter, targets, by_class, slicing)
         files: list[ResultFile] = []
-        if labels:
-            labels.begin()
-            files.append(labels)
         if coco:
             taken = [*targets, *([*labels.paths.values(), txt / CLASSES] if labels and txt else [])]
             files.append(stack.enter_context(coco_results(coco, sources.images, opened.manifest.category_ids, taken)))
+        if labels:
+            # Last: nothing is written before everything is checked.
+            labels.begin()
+            files.append(labels)
         summary = write_results(outcomes, sources, classes, as_json, files)
     summarise(summary, sources, classes, painter, output)
 

@@ -16,6 +16,7 @@ from kubeyolo.data.shards import Reading, write_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.progress import track
 from kubeyolo.storage.file_errors import file_errors
+from kubeyolo.storage.parts import remove_remains
 from kubeyolo.storage.place import Place
 from kubeyolo.storage.workspace import work_folder
 
@@ -47,6 +48,7 @@ def convert_dataset(source: str | Path, out: Path, reading: Reading | None = Non
     """
     reading = reading or Reading()
     out = out.absolute()
+    remove_remains(out.parent)
     _check_out(str(source), out)
     with file_errors(out), work_folder(out.parent) as work:
         dataset = write_dataset(source, Place.of(work / "store"), reading=reading)

@@ -23,6 +23,7 @@ from kubeyolo.documents import read_json
 from kubeyolo.errors import InputError, check_known
 from kubeyolo.regular_files import DOCUMENT_SIZE, read_regular
 from kubeyolo.storage.file_errors import file_errors
+from kubeyolo.storage.parts import remove_remains
 from kubeyolo.storage.workspace import work_folder
 
 _JPEG_QUALITY = 90
@@ -108,6 +109,8 @@ def generate_sample_dataset(
         "image_size": list(image_size),
         **chosen.info,
     }
+    # A killed process may have left its lock next to the complete data set.
+    remove_remains(folder.absolute().parent)
     if folder.exists() and _is_written(folder, info):
         return folder
     with file_errors(folder), work_folder(folder.absolute().parent) as part:

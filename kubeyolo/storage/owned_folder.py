@@ -90,12 +90,15 @@ def removed_when_unused(store: Store, folder: str, is_used: IsUsed) -> Iterator[
 
 
 def check_owned(store: Store, folder: str) -> None:
-    """Check that a folder still has an owner: a process that slept for long may have lost its folder.
+    """Check that this process still owns a folder: a process that slept for long may have lost it.
 
     Raises:
         WorkError: Another process has removed the folder.
     """
-    if not store.exists(_key(folder)):
+    own, present = own_claim(), None
+    with suppress(NotFound):
+        present = read_claim(store, _key(folder))[0]
+    if present is None or (present.machine, present.process) != (own.machine, own.process):
         raise WorkError(
             f"{store.uri_of(folder)}: another process removed this folder because no heartbeat arrived for "
             f"{GONE_SECONDS:.0f} s; run the same command again"

@@ -44,6 +44,13 @@ def test_same_arguments_give_the_same_bytes(tmp_path):
     assert not set(digests(first).values()) & set(digests(other).values())
 
 
+def test_the_lock_of_a_killed_process_next_to_a_complete_data_set_is_removed(tmp_path):
+    generate_sample_dataset(tmp_path / "a", train=1, val=1)
+    (tmp_path / ".1.lock.kubeyolo-part").touch()
+    generate_sample_dataset(tmp_path / "a", train=1, val=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_train_and_val_share_no_image(sample):
     train = {p.read_bytes() for p in (sample / "train").iterdir()}
     val = {p.read_bytes() for p in (sample / "val").iterdir()}

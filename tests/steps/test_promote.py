@@ -219,3 +219,21 @@ def test_the_command_names_the_pointer_and_what_is_current(tmp_path: Path, capsy
     ):
         code, said = call(*arguments)
         assert code == 2 and message in said
+
+
+def test_a_model_that_a_user_makes_current_is_current_even_if_the_pointer_is_moved_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latest = latest_model(Place.of(tmp_path / "store"), MODEL)
+    bundle = open_bundle(Place.of(make_bundle(tmp_path / "one")))
+    seen = read_model_version(latest)
+
+    def read_too_early(place: Place) -> object:
+        monkeypatch.undo()
+        write_model_pointer(latest, ModelPointer(bundle=f"{tmp_path}/other", fingerprint="f"))
+        return seen
+
+    monkeypatch.setattr(promote, "read_model_version", read_too_early)
+    promote.make_current(latest, bundle)
+    pointer = read_model_pointer(latest)
+    assert pointer and (pointer.bundle, pointer.fingerprint) == (bundle.uri, "f")

@@ -294,3 +294,24 @@ def test_a_claim_that_can_neither_be_read_nor_written_is_named(tmp_path: Path) -
         claimed(Place.of(tmp_path)),
     ):
         pass
+
+
+def test_work_that_is_refused_before_it_has_stored_anything_leaves_no_claim(store: Store, store_uri: str) -> None:
+    output = Place.of(f"{store_uri}/trainings/one")
+    with pytest.raises(ZeroDivisionError), claimed(output):
+        raise ZeroDivisionError
+    assert store.list() == []
+    here = store.local_path()
+    assert here is None or not here.exists()
+    with pytest.raises(ZeroDivisionError), claimed(output):
+        output.store.write_bytes("checkpoint", b"1")
+        raise ZeroDivisionError
+    assert [stored.key for stored in output.store.list()] == ["checkpoint", CLAIM_NAME]
+    assert json.loads(output.store.read_bytes(CLAIM_NAME))["ended"]
+
+
+def test_a_claim_that_does_not_stay_is_removed(store: Store, store_uri: str) -> None:
+    with claimed(Place.of(store_uri), key="writing.owner", stays=False):
+        store.write_bytes("a", b"1")
+        assert [stored.key for stored in store.list()] == ["a", "writing.owner"]
+    assert [stored.key for stored in store.list()] == ["a"]

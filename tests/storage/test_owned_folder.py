@@ -11,6 +11,7 @@ from kubeyolo.storage.base import Store
 from kubeyolo.storage.claim import own_claim
 from kubeyolo.storage.owned_folder import (
     OWNER_SUFFIX,
+    check_owned,
     owned_folder,
     remove_abandoned,
     remove_unused,
@@ -131,3 +132,16 @@ def test_a_folder_that_lost_its_document_is_removed_with_the_claim_on_it(store: 
     with removed_when_unused(store, "old", document.__contains__):
         document.clear()
     assert keys(store) == []
+
+
+def test_an_owner_that_lost_its_folder_while_it_slept_is_told(store: Store, place: Place) -> None:
+    with owned_folder(place, "one", unused) as folder:
+        check_owned(store, folder)
+        store.delete(f"{folder}{OWNER_SUFFIX}")
+        with pytest.raises(WorkError, match="one: another process removed this folder .* run the same command again"):
+            check_owned(store, folder)
+        other = own_claim().model_copy(update={"process": 1}).document()
+        store.write_bytes(f"{folder}{OWNER_SUFFIX}", other)
+        with pytest.raises(WorkError, match="another process removed this folder"):
+            check_owned(store, folder)
+    assert store.read_bytes(f"one{OWNER_SUFFIX}") == other
