@@ -57,8 +57,8 @@ class PairedSpeed:
         if self.ratio >= FASTER:
             return ""
         return (
-            f"int8 is not faster than float on this machine ({self.words}): processors without VNNI or AMX gain little; "
-            "measure on the machine that will run the network with 'kubeyolo benchmark'"
+            f"int8 is not faster than float on this machine ({self.words}): processors without VNNI or AMX gain "
+            "little; measure on the machine that will run the network with 'kubeyolo benchmark'"
         )
 
     def record(self) -> dict[str, Any]:
