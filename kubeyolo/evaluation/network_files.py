@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, Bundle, BundleManifest
 from kubeyolo.errors import InputError
-from kubeyolo.evaluation.results import RuntimeName
+from kubeyolo.evaluation.results import NEED_OPENVINO, RuntimeName
 from kubeyolo.models.named_facts import model_facts
 
 NETWORK_FILES: Mapping[RuntimeName, str] = {
@@ -41,8 +41,7 @@ def check_network(bundle: Bundle, runtime: RuntimeName) -> None:
     if file in manifest.files:
         return
     # OpenVINO reads the files of onnxruntime: one of them is enough.
-    found = {each: name for name, each in reversed(NETWORK_FILES.items()) if each in manifest.files}
-    others = list(reversed(found.values()))
+    others = [name for name, each in NETWORK_FILES.items() if each in manifest.files and name not in NEED_OPENVINO]
     remedies = [f"choose the runtime {' or '.join(others)}"] if others else []
     if runtime in _MADE_BY:
         remedies.append(f"make the file with 'kubeyolo {_MADE_BY[runtime]}'")

@@ -15,6 +15,8 @@ from kubeyolo.resources import processor_name, usable_processors
 MOST_SECONDS = 3.0
 """Seconds of a measurement, without the first run of each network."""
 MOST_RUNS = 30
+FASTER = 1.005
+"""Ratio from which int8 counts as faster."""
 _LEAST_RUNS = 3
 
 
@@ -51,12 +53,12 @@ class PairedSpeed:
 
     @property
     def warning(self) -> str:
-        """A sentence if int8 is slower on this machine; empty if it is not."""
-        if self.ratio >= 1:
+        """A sentence if int8 is slower, or not faster, on this machine; empty if it is faster."""
+        if self.ratio >= FASTER:
             return ""
         return (
-            f"int8 is slower than float on this machine ({self.words}): processors without VNNI or AMX gain little; "
-            "measure on the machine that will run the network with 'kubeyolo benchmark'"
+            f"int8 is not faster than float on this machine ({self.words}): processors without VNNI or AMX gain "
+            "little; measure on the machine that will run the network with 'kubeyolo benchmark'"
         )
 
     def record(self) -> dict[str, Any]:
