@@ -31,10 +31,18 @@ _ASCEND = runpy.run_path(str(ROOT / "kubeyolo" / "ascend.py"))
 IMAGES: tuple[str, ...] = _CATALOGUE["IMAGES"]
 """Names of the images, from the catalogue of the steps; each is also the name of its build target."""
 
+_JOB_IN_OTHER_IMAGE = ("quantize",)
+"""Steps whose job runs in the image of train."""
+
 DEVICE_IMAGES = tuple(
-    name for name in IMAGES if any(step.has_job and step.image == name for step in _CATALOGUE["STEPS"].values())
+    name
+    for name in IMAGES
+    if any(
+        step.has_job and step.image == name and step.name not in _JOB_IN_OTHER_IMAGE
+        for step in _CATALOGUE["STEPS"].values()
+    )
 )
-"""Names of the images whose steps may have a job, and with it a device."""
+"""Names of the images whose steps may have a job there, and with it a device."""
 
 CHIPS: tuple[str, ...] = _ASCEND["CHIPS"]
 

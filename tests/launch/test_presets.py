@@ -360,6 +360,8 @@ def jobs_of(values: Mapping[str, Any], *sets: str) -> tuple[dict[str, str], dict
     named = dict(part.split(" in ", 1) for part in line.removeprefix("jobs: ").partition(";")[0].split(", "))
     made = {}
     for step, settings in cluster_settings(values)[1].items():
+        if step == OPTIONAL:
+            continue
         work = work_of(step, config, launcher.processes(step))
         (task,) = job_manifest(work, settings, name="run", namespace="n", image="i:1")["spec"]["tasks"]
         pods, cards = task["replicas"], task["template"]["spec"]["containers"][0]["resources"]["limits"][CARDS]

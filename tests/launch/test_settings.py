@@ -54,9 +54,9 @@ def test_pairs_set_values_of_one_step_over_those_of_the_file(tmp_path: Path) -> 
             "unknown step with a job 'evalute' (from cluster settings: steps); did you mean 'evaluate'?",
         ),
         (
-            {"steps": {"quantize": {"job": True}}},
+            {"steps": {"publish": {"job": True}}},
             (),
-            "unknown step with a job 'quantize' (from cluster settings: steps); known: evaluate, ",
+            "unknown step with a job 'publish' (from cluster settings: steps); known: evaluate, ",
         ),
         (
             {"steps": {"evaluate": {"node": 2}}},
