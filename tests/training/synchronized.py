@@ -35,6 +35,7 @@ class Job(Document):
     Attributes:
         families: Their names.
         steps: Number of steps.
+        rate: Learning rate.
         output: Folder for the arrays of each process.
     """
 
@@ -42,6 +43,7 @@ class Job(Document):
 
     families: tuple[str, ...]
     steps: int
+    rate: float
     output: Path
 
     @property
@@ -127,7 +129,7 @@ def small_detector(name: str) -> Any:
     return network
 
 
-def train(name: str, steps: int, distribution: Distribution) -> Arrays:
+def train(name: str, steps: int, rate: float, distribution: Distribution) -> Arrays:
     """Train a detector and return its arrays after the first and after the last step, and its losses."""
     from kubeyolo.losses.build import build_loss
     from kubeyolo.training.engine import Engine
@@ -146,7 +148,7 @@ def train(name: str, steps: int, distribution: Distribution) -> Arrays:
     # The divisor of yolov4 suits all darknet losses of so few images.
     scale = 64.0 if network.facts.loss in ("yolov3", "yolov4") else 0.0
     loss = build_loss(network.facts, CLASSES, SIZE, loss_scale=scale, processes=world, synchronized=True)
-    config = TrainConfig(lr=0.01, momentum=0.9, grad_clip=0, weight_decay=0.0005, warmup_epochs=0, max_epoch=100)
+    config = TrainConfig(lr=rate, momentum=0.9, grad_clip=0, weight_decay=0.0005, warmup_epochs=0, max_epoch=100)
     shapes = [parameter.shape for parameter in group_parameters(network).all]
     reduce = GradientSum(shapes) if world > 1 else None
     engine = Engine(network, loss, config, build_schedule(config, 10), reduce)
@@ -162,7 +164,9 @@ def train(name: str, steps: int, distribution: Distribution) -> Arrays:
     return found | {"losses": np.stack(losses)}
 
 
-def check_two_processes(families: tuple[str, ...], steps: int, folder: Path, patch: pytest.MonkeyPatch) -> None:
+def check_two_processes(
+    families: tuple[str, ...], steps: int, folder: Path, patch: pytest.MonkeyPatch, rate: float = 0.01
+) -> None:
     """Compare two processes with one process that has the images of both.
 
     Args:
@@ -170,15 +174,16 @@ def check_two_processes(families: tuple[str, ...], steps: int, folder: Path, pat
         steps: Number of steps.
         folder: Folder for the arrays.
         patch: Lets the launcher start this module.
+        rate: Learning rate.
     """
-    job = Job(families=families, steps=steps, output=folder)
+    job = Job(families=families, steps=steps, rate=rate, output=folder)
     root = str(Path(__file__).resolve().parents[2])
     patch.setenv("PYTHONPATH", os.pathsep.join((root, os.environ.get("PYTHONPATH", ""))))
     patch.setattr(local, "WORKER_MODULES", {MODULE})
     local.launch_work(job.work(2), print)
     for name in families:
         first, second = (dict(np.load(folder / f"{name}-2-{rank}.npz")) for rank in (0, 1))
-        _compare(name, train(name, steps, Distribution()), first, second)
+        _compare(name, train(name, steps, rate, Distribution()), first, second)
 
 
 def _compare(name: str, whole: Arrays, first: Arrays, second: Arrays) -> None:
@@ -216,7 +221,7 @@ def run(job: Job, distribution: Distribution) -> None:
     if distribution.world > 1:
         join(distribution)
     for name in job.families:
-        arrays = train(name, job.steps, distribution)
+        arrays = train(name, job.steps, job.rate, distribution)
         np.savez(job.output / f"{name}-{distribution.world}-{distribution.rank}.npz", **arrays)
 
 
