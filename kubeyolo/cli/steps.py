@@ -330,13 +330,16 @@ def publish(
 
       kubeyolo publish BUNDLE --store minio://kubeyolo --latest minio://kubeyolo/models/yolov5n-r7/latest.json
     """
-    from kubeyolo.pointers import check_pointer_name
+    from kubeyolo.pointers import check_pointer_name, read_model_version
     from kubeyolo.steps.promote import make_current
 
     config = load_config(None, config_file, sets_of(sets))
     check_pointer_name(latest)
     call = _call(Place.of(store), config)
     with stored_work(as_json):
+        if latest:
+            # A pointer that cannot be read is refused before anything is published.
+            read_model_version(call.store.at(latest))
         stored = facade.publish(call, call.bundle(bundle), version, evaluation)
         if latest:
             make_current(call.store.at(latest), stored.bundle())

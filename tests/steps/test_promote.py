@@ -237,3 +237,16 @@ def test_a_model_that_a_user_makes_current_is_current_even_if_the_pointer_is_mov
     promote.make_current(latest, bundle)
     pointer = read_model_pointer(latest)
     assert pointer and (pointer.bundle, pointer.fingerprint) == (bundle.uri, "f")
+
+
+def test_a_pointer_that_cannot_be_read_is_refused_before_anything_is_published(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, store = make_bundle(tmp_path / "one"), tmp_path / "store"
+    latest = tmp_path / "latest.json"
+    latest.write_text('{"bundle": 3}')
+    with pytest.raises(SystemExit) as ended:
+        main(["publish", bundle, "--store", str(store), "--latest", str(latest)])
+    assert ended.value.code == 2
+    assert str(latest) in capsys.readouterr().err
+    assert not (store / "models").exists() and latest.read_text() == '{"bundle": 3}'
