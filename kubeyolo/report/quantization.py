@@ -67,7 +67,7 @@ def quantization_report(
         "quantization.html",
         kind="quantization",
         title="Float compared with int8",
-        lead="Post-training quantization to int8. Both networks were evaluated on the same images.",
+        lead=f"{_method(facts)} to int8. Both networks were evaluated on the same images.",
         warnings=warnings,
         verdict=verdict,
         verdict_heading=_heading(verdict, int8_result),
@@ -79,6 +79,11 @@ def quantization_report(
         layers=[(cost, cost.name in kept) for cost in costs],
         facts=fact_rows(_settings(facts, speed)) if facts else [],
     )
+
+
+def _method(facts: QuantizationFacts | None) -> str:
+    is_trained = facts is not None and not facts.calibration_images
+    return "Quantization-aware training" if is_trained else "Post-training quantization"
 
 
 def _heading(verdict: Verdict, int8_result: EvaluationResult | None) -> str:
@@ -104,7 +109,7 @@ def _stats(ap: Comparison, facts: QuantizationFacts, speed: PairedSpeed | None) 
 def _settings(facts: QuantizationFacts, speed: PairedSpeed | None) -> dict[str, object]:
     """Return how the network was quantized, and how its speed was measured."""
     return {
-        "calibration_images": facts.calibration_images,
+        **({"calibration_images": facts.calibration_images} if facts.calibration_images else {}),
         "calibration": facts.calibration,
         "runtime": facts.runtime,
         "float_layers": ", ".join(facts.float_layers) or "none",
