@@ -65,7 +65,7 @@ def gc(
     """List what no pointer, published bundle or training of a store needs, and remove it with --delete.
 
     Data sets, trainings, results, runs, imported weights and temporary files can be removed; published versions,
-    pointers and folders with names of your own never are.
+    pointers and folders that you have named yourself are never removed.
 
     [bold]Examples[/bold]
 

@@ -55,7 +55,8 @@ _MINDIR: _Messages = {
 class _Format:
     """The numbers of the fields of a format: types of messages, and fields of nodes and tensors.
 
-    ``fault`` is the start of the message about a file that is refused.
+    ``fault`` is the start of the message about a file that is refused. ``domain`` is 0 if nodes have no domain; their
+    operations are not checked then.
     """
 
     fault: str
@@ -144,8 +145,8 @@ def _check(path: Path, form: _Format) -> None:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             _Reader(data, form).read("model", 0, len(data), 0)
-    except (_Damaged, ValueError, OverflowError, UnicodeDecodeError) as error:
-        # An empty file cannot be mapped: ValueError.
+    except (ValueError, OverflowError) as error:
+        # Also an empty file, which cannot be mapped.
         raise InputError(f"{path}: {form.fault} ({error}); {_REMEDY}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; {_REMEDY}") from error

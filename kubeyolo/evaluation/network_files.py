@@ -55,7 +55,8 @@ def check_facts(manifest: BundleManifest, uri: str) -> None:
     """Refuse a manifest whose strides or anchors its model cannot have.
 
     Raises:
-        InputError: The model is not known, or the message has the key and its value.
+        InputError: The model is not known, or strides or anchors are not possible; the message has the key and its
+            value.
     """
     facts = model_facts(manifest.model)
     if manifest.strides != facts.strides:

@@ -16,9 +16,6 @@ from kubeyolo.evaluation.network_checks import check_onnx_file
 from kubeyolo.evaluation.runtimes import INPUT_NAME, PREDICTIONS_NAME, Runtime, check_values
 from kubeyolo.resources import usable_processors
 
-LEAST_OPENVINO = "2025.0"
-"""Oldest version of OpenVINO that is supported."""
-
 
 def has_openvino() -> bool:
     """Tell whether OpenVINO is installed."""

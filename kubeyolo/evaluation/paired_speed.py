@@ -1,4 +1,4 @@
-"""The speed of an int8 network against its float network on this machine, measured by turns in this process."""
+"""The speed of an int8 network compared with its float network on this machine, measured alternately in one process."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class PairedSpeed:
 def paired_speed(
     float_network: Runtime, int8_network: Runtime, image_size: tuple[int, int], runtime: str
 ) -> PairedSpeed:
-    """Measure two networks by turns, an image at a time: a slow moment of a shared machine then slows both.
+    """Measure two networks alternately, an image at a time: a slow moment of a shared machine then slows both.
 
     Args:
         float_network: The float network.

@@ -80,7 +80,7 @@ class OnnxMetadata(BaseModel):
 
     @property
     def properties(self) -> dict[str, str]:
-        """The metadata as ONNX keeps them: texts by name; empty fields are left out."""
+        """The metadata as ONNX stores them: texts by name; empty fields are left out, except ``dataset``."""
         values = self.model_dump(mode="json")
         written = {
             name: value if name in _TEXTS else json.dumps(value, ensure_ascii=False)

@@ -157,7 +157,7 @@ class NmsFile:
 
 
 class _Nodes:
-    """Adds nodes and constants to a graph; the outputs of nodes get names of their own."""
+    """Adds nodes and constants to a graph; the outputs of nodes get new names."""
 
     def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
         self._graph = graph

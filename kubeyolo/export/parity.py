@@ -99,8 +99,9 @@ def compare_detections(
 ) -> DetectionParity:
     """Match the detections of two networks on the same images one to one: same class, and close boxes.
 
-    A detection may be missing if it depends on a threshold that its network barely meets: if it is not among the
-    detections of the reference, with thresholds that are :data:`SCORE_MARGIN` or :data:`IOU_MARGIN` larger or smaller.
+    A detection without a partner counts only if rounding cannot explain it. The detections of the reference are
+    computed again with thresholds that are :data:`SCORE_MARGIN` and :data:`IOU_MARGIN` larger and smaller: a missing
+    detection counts if the reference has it in all cases, an additional detection if the reference has it in none.
 
     Args:
         reference: For each image (boxes, 5+nc) predictions of the trained network.

@@ -1,12 +1,12 @@
 """Fake quantization: a network that computes in float32 with the roundings of its int8 file, so that it learns them.
 
-A float network is converted; its parameters and their names stay. The converted network rounds as an int8 file does,
-and the file of :mod:`kubeyolo.quantization.qdq` rounds the same values in the same places:
+A float network is converted; its parameters keep their names. The converted network rounds as its int8 file does:
+:mod:`kubeyolo.quantization.trained_ranges` writes the file with the same roundings in the same places.
 
 - the weights of every convolution, batch normalization folded into them: symmetric int8, with a scale for each output
   channel (https://arxiv.org/abs/1712.05877);
 - the result of a convolution and of its activation function: asymmetric uint8, a scale for each tensor. ReLU is part of
-  the convolution in an int8 file, so before it nothing is rounded; a sigmoid inside SiLU has the range 0 to 1;
+  the convolution in an int8 file, so nothing is rounded before it; a sigmoid inside SiLU has the range 0 to 1;
 - the sum of a residual, and a concatenation of values that have different scales.
 
 The results of the head stay float. Batch normalization uses the statistics of the float network, which stay as they
@@ -15,7 +15,7 @@ are; its scale and shift are trained.
 Ranges are moving averages of the extremes of batches. They are parameters without gradient: checkpoints and averages
 contain them. In evaluation they stay as they are.
 
-Nothing but common operators is used, since MindSpore's own have no kernel on a CPU.
+Only common operators are used, since MindSpore's operators for fake quantization have no kernel on a CPU.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class QuantizedConv(nn.Cell):
     def __init__(self, block: Conv, name: str, roundings: Roundings, rounds_input: bool = False) -> None:
         super().__init__(auto_prefix=False)
         self.block = block
-        # Its statistics are not those of a batch: see the docstring of the module.
+        # It keeps the statistics of the float network: see the docstring of the module.
         block.bn.use_batch_statistics = False
         self.eps = Tensor(block.bn.eps, ms.float32)
         self.round_weights = roundings.weights
@@ -268,7 +268,7 @@ class QuantizedBottleneck(nn.Cell):
 
 @dataclass(frozen=True)
 class QuantizedLayers:
-    """What a network rounds: number of convolutions, of those in the head, and of ranges."""
+    """What a network rounds: the number of its convolutions, of the convolutions in the head, and of ranges."""
 
     convolutions: int
     outputs: int
@@ -283,7 +283,7 @@ class QuantizedLayers:
 
 
 def fake_quantize(network: Detector) -> QuantizedLayers:
-    """Let a network round as its int8 file does; the names of its parameters do not change.
+    """Make a network round as its int8 file does; the names of its parameters do not change.
 
     Args:
         network: A float network, which is changed. Ranges start empty: train it, or load ranges.

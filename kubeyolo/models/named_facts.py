@@ -41,7 +41,7 @@ def check_export_size(config: Config) -> None:
     """Refuse a size of exported files whose sides are not multiples of the coarsest stride of the model.
 
     Raises:
-        InputError: A side is not.
+        InputError: A side is not a multiple of the stride.
     """
     stride, size = max(model_facts(config.model).strides), config.export.input_size or ()
     if any(side % stride for side in size):

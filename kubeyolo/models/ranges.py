@@ -88,7 +88,7 @@ def read_ranges(path: Path) -> Ranges:
     """Read a file of :func:`write_ranges`.
 
     Raises:
-        InputError: The file has anything else.
+        InputError: The file cannot be read, is not a mapping of names to ranges, or a range does not contain 0.
     """
     remedy = "train the network again"
     try:

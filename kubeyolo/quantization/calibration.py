@@ -80,7 +80,7 @@ class CalibrationImages(Sequence[Float32Array]):
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """The images of a calibration, counted.
+    """Numbers of calibration images, by kind.
 
     Attributes:
         images: Number of images.
@@ -115,7 +115,7 @@ class CalibrationSet:
 
 
 def count_kinds(images: CalibrationImages) -> CalibrationSet:
-    """Count the images of a calibration that are flat, and those that are grey."""
+    """Count the calibration images, and the flat and the grey images among them."""
     flat = grey = 0
     for pixels in images.originals():
         if float(pixels.std(axis=(0, 1)).max()) < _FLAT:

@@ -182,13 +182,13 @@ def behind(graph: onnx.GraphProto, values: Sequence[str]) -> list[str]:
 
 
 def _keep_layers_float(graph: onnx.GraphProto, layers: Collection[str]) -> None:
-    """Let convolutions, which have no pairs of their own, read and return values that no other operator quantized."""
+    """Make these convolutions read float values, and all operators but int8 convolutions read their float results."""
     makers = {output: node for node in graph.node for output in node.output}
     for conv in (node for node in graph.node if node.op_type == "Conv" and node.name in layers):
         dequantize = makers.get(conv.input[0])
         if dequantize is not None and dequantize.op_type == "DequantizeLinear":
             conv.input[0] = makers[dequantize.input[0]].input[0]
-        # Int8 convolutions that read its output directly keep their pair.
+        # Int8 convolutions that read its output directly keep the pair.
         pair = _pair_of(graph, conv.output[0])
         for node in (node for node in graph.node if pair and node.op_type != "Conv"):
             node.input[:] = [conv.output[0] if name == pair[-1].output[0] else name for name in node.input]

@@ -50,7 +50,7 @@ class Grid:
 
     @classmethod
     def of(cls, value_range: tuple[float, float]) -> Grid:
-        """Return the grid of a range, computed in float32 as while training."""
+        """Return the grid of a range, computed in float32 as in the training."""
         low, high = (np.float32(value) for value in value_range)
         scale = np.maximum((high - low) / np.float32(_ACTIVATION_LEVELS), _SMALLEST_SCALE)
         return cls(np.float32(scale), int(-np.rint(low / scale)))
@@ -61,7 +61,7 @@ def quantize_trained(float_path: Path, out_path: Path, ranges: Ranges, weights: 
 
     Args:
         float_path: A float file of the same network, written by :func:`kubeyolo.export.onnx.export_onnx`; its weights
-            may be others.
+            may differ.
         out_path: The file to write.
         ranges: The trained ranges.
         weights: Safetensors file of the trained weights.
@@ -95,7 +95,7 @@ def quantize_trained(float_path: Path, out_path: Path, ranges: Ranges, weights: 
 
 
 def set_weights(graph: onnx.GraphProto, weights: Mapping[str, Array], eps: float, path: Path) -> None:
-    """Give the convolutions of an exported network other weights, with folded batch normalization.
+    """Replace the weights of the convolutions of an exported network; batch normalization is folded into them.
 
     Args:
         graph: The graph, whose weights are named after parameters.
@@ -194,9 +194,10 @@ class _Readers:
         return [node for node in self._nodes.get(value, ()) if node.op_type == kind]
 
     def activation(self, value: str) -> tuple[str, str, str]:
-        """Return the values before and after an activation function, and that of the sigmoid inside, if any.
+        """Return the names of the values before and after an activation function, and of its sigmoid.
 
-        SiLU is a product with a sigmoid; a leaky ReLU is written as the larger of a value and its tenth.
+        The last name is empty if there is no sigmoid. SiLU is a product with a sigmoid; a leaky ReLU is written as the
+        larger of a value and its tenth.
         """
         for kind in ("Relu", "LeakyRelu", "Max"):
             if nodes := self.of(value, kind):

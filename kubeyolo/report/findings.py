@@ -1,4 +1,4 @@
-"""The findings of a data set as Markdown: it is apart from the page, whose charts take most of the start of a step."""
+"""The findings of a data set as Markdown; not part of the page, because importing its charts takes long."""
 
 from __future__ import annotations
 

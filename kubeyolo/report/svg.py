@@ -46,7 +46,7 @@ def inline_svg(figure: Figure, name: str, label: str) -> Markup:
         name: Prefix of the ids inside, unique on the page.
         label: A description of the chart for screen readers.
     """
-    # A name of a class may have signs of dollar and backslashes, which are not formulas.
+    # Names of classes may contain dollar signs and backslashes, which are not formulas.
     for text_of_figure in figure.findobj(Text):
         text_of_figure.set_parse_math(False)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False}):

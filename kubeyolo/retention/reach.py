@@ -5,14 +5,14 @@ A unit is kept for one of these reasons, the first that applies:
 =============  ======================================================================================
 reason         the unit
 =============  ======================================================================================
-young          was written within the grace period
 running        is an output that a process has claimed
+young          was written within the grace period
 unfinished     is a training that can be continued
+unreadable     has a document that cannot be read
+starting       may be the input of a training that has just started and does not say what it starts from
 reached        is named by a pointer or its history, by a published or a named bundle, or by a unit that
                is kept for a reason above this line, directly or through other units
 about          is a result or a run without a bundle of its own, about a bundle or a data set that is kept
-starting       may be the input of a training that has just started and does not say what it starts from
-unreadable     has a document that cannot be read
 =============  ======================================================================================
 """
 
@@ -47,7 +47,7 @@ from kubeyolo.training.checkpoints import MANIFEST_NAME as CHECKPOINT_NAME
 Reason = Literal["young", "running", "unfinished", "reached", "about", "starting", "unreadable"]
 
 BEATING = timedelta(hours=1)
-"""A claim that was not written for so long has no heartbeat; its owner writes it every few seconds."""
+"""A claim that was not written for this time has no heartbeat: a living owner writes it every few seconds."""
 
 _INPUTS = frozenset({"datasets", "backbones", "weights"})
 
@@ -97,7 +97,7 @@ class _Content:
 
 
 def survey(store: Place, rules: Rules) -> Survey:
-    """Read a store and tell which of its units are needed.
+    """Read a store and find out which of its units are needed.
 
     Args:
         store: The store.
@@ -204,7 +204,7 @@ def _named_trainings(store: Place, listing: Listing, outside: Sequence[str]) -> 
 def _first_reasons(
     store: Place, units: Mapping[str, Unit], content: _Content, rules: Rules, is_starting: bool
 ) -> dict[str, Reason]:
-    """Return the units that are kept for what they are, and the inputs of trainings that say nothing about them."""
+    """Return the units that are kept for what they are, and possible inputs of trainings that name none yet."""
     now, kept = datetime.now(UTC), dict[str, Reason]()
     for key, unit in units.items():
         age, facts = now - unit.modified, _facts(content, key)

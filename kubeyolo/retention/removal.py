@@ -1,4 +1,4 @@
-"""Removes units of a store: nothing that changed since it was listed, and never a half that a reader could use."""
+"""Removes units of a store, except units that changed since they were listed; a reader never finds half of a unit."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _remove_objects(store: Store, unit: Unit) -> None:
 
 
 def _remove_notes(store: Place, unit: Unit) -> None:
-    """Remove the notes that name a removed run, so that they do not lead nowhere."""
+    """Remove the notes that name a removed run."""
     name, notes = unit.key.rpartition("/")[2], run_output(store, "ids", "notes").parent.store
     for stored in notes.list():
         try:

@@ -134,7 +134,7 @@ def unit_key(text: str) -> str:
 
 
 def names_of(reference: str) -> set[str]:
-    """Return the names by which a reference finds content: its digest, the key of its unit, the key of its version."""
+    """Return the names by which content is found from a reference: its digest, its unit's key, its version's key."""
     uri, _, digest = reference.partition("@sha256:")
     version = re.search(r"(?:^|/)(models/[^/]+/[^/]+)$", unquote(uri))
     return {name for name in (digest, unit_key(uri), version[1] if version else "") if name}

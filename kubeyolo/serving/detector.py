@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -116,7 +115,7 @@ def _content(image: bytes | str) -> bytes:
     """
     try:
         content = base64.b64decode(image, validate=True) if isinstance(image, str) else image
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise ValueError("is not base64") from error
     if len(content) > MOST_BYTES:
         raise ValueError(f"has more than {MOST_BYTES} bytes")

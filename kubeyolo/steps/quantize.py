@@ -60,7 +60,7 @@ class Int8Attempt:
     Attributes:
         facts: Its counts and sizes.
         result: Its metrics.
-        verdict: Whether it keeps the limits.
+        verdict: Whether it is within the limits.
     """
 
     facts: QuantizationFacts
@@ -69,7 +69,7 @@ class Int8Attempt:
 
     @property
     def loses_too_much(self) -> bool:
-        """Whether the loss of AP is beyond its limit; float layers help against no other limit."""
+        """Whether the loss of AP is beyond its limit, the only limit against which float layers help."""
         return not self.verdict.checks[0].passed
 
 
@@ -322,4 +322,4 @@ def _float_result(bundle: Bundle, dataset: Dataset, config: Config) -> Evaluatio
     """Return the metrics of the float ONNX network: from its export, or evaluated again if the settings differ."""
     digest = detection.settings_digest(dataset.digest, config)
     known = detection.recalled_result(bundle.manifest.metrics, "onnx", digest)
-    return known or detection.evaluate_bundle(bundle, dataset, detection.at_exported_size(config), "onnx").result
+    return known or detection.evaluate_bundle(bundle, dataset, config, "onnx").result

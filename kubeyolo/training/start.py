@@ -33,7 +33,7 @@ STARTED_FROM = "started_from"
 """Key of the configuration in a bundle: where the weights came from that its training started from."""
 
 IMPORTED = "imported"
-"""Key of the configuration in a bundle, and in such a record: the file of weights that was imported."""
+"""Key of the configuration in a bundle, and of :data:`STARTED_FROM` in it: the file of weights that was imported."""
 
 _BOX_ROWS = 5
 _MOST_NAMES = 6
