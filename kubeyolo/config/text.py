@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import yaml
@@ -67,7 +68,7 @@ def read_yaml_texts(text: str, what: str) -> Any:
     Raises:
         InputError: As :func:`read_text`.
     """
-    return _yaml(text, what, _TextLoader, "get_single_data")
+    return _yaml(text, what, lambda loader: loader.get_single_data())
 
 
 def compose_yaml(text: str, what: str) -> yaml.Node | None:
@@ -76,7 +77,7 @@ def compose_yaml(text: str, what: str) -> yaml.Node | None:
     Raises:
         InputError: As :func:`read_text`.
     """
-    node: yaml.Node | None = _yaml(text, what, _TextLoader, "get_single_node")
+    node: yaml.Node | None = _yaml(text, what, lambda loader: loader.get_single_node())
     return node
 
 
@@ -117,11 +118,11 @@ def _read(text: str) -> Any:
         return _Loader(text).get_single_data()
 
 
-def _yaml(text: str, what: str, loader: type[_Loader], method: str) -> Any:
+def _yaml(text: str, what: str, read: Callable[[_TextLoader], Any]) -> Any:
     if len(text) > LONGEST_LIST:
         raise InputError(f"{what}: too long: {len(text)} characters, the limit is {LONGEST_LIST}")
     try:
-        return getattr(loader(text), method)()
+        return read(_TextLoader(text))
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(f"{what}: not YAML: {one_line(_reason(error), _SHOWN)}") from error
 
@@ -146,7 +147,7 @@ def _whole(text: str) -> int:
 
 
 def _decimal(text: str) -> str:
-    return text[:40].lstrip("+-0") or "0"
+    return "-" * text.startswith("-") + (text[:40].lstrip("+-0") or "0")
 
 
 def _finite(text: str) -> float:

@@ -73,7 +73,7 @@ def _images(inputs: list[RequestInput]) -> list[bytes | str]:
         given = ", ".join(f"{each.name} ({each.datatype})" for each in inputs)
         raise InputError(f"inputs of the request: {given or 'none'}; expected {INPUT} (BYTES)")
     images = [*inputs[0].data.root]
-    if not all(isinstance(image, (bytes, str)) for image in images) or inputs[0].shape[0] != len(images):
+    if not all(isinstance(image, (bytes, str)) for image in images) or inputs[0].shape[:1] != [len(images)]:
         raise InputError(f"{INPUT}: shape {inputs[0].shape} with {len(images)} values; expected a text for each image")
     return images
 
