@@ -45,7 +45,7 @@ system: ## Install Chromium for the report tests (on Debian, as root); elsewhere
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	else echo "no Chromium: the report tests that need a browser are skipped; install chromium or set CHROMIUM_BIN"; fi
 
-tools: $(READY) ## Build the servers that tests start: MinIO and a Kubernetes API server (needs Go, about 8 minutes, once).
+tools: $(READY) ## Build the servers that tests start, once: MinIO and a Kubernetes API server (need Go, about 8 minutes), MLServer.
 	@if [ -n "$$MINIO_BIN" ] || command -v minio >/dev/null || [ -x $(TOOLS)/minio ]; then :; \
 	elif command -v go >/dev/null; then \
 	  echo "building the MinIO server into $(TOOLS)" && GOBIN=$(TOOLS) go install github.com/minio/minio@$(MINIO_VERSION); \
@@ -109,7 +109,7 @@ attack: $(READY) ## Run the rig of hostile inputs: ATTACK=folder, WEIGHTS=yolov5
 manifests-check: $(READY) tools ## Apply the manifests to a real API server; check rights and levels.
 	$(BIN)/python -m pytest tests/manifests -q
 
-bench: $(READY) ## Measure the speed of training, loading, non-maximum suppression and evaluation.
+bench: $(READY) ## Measure the speed of training, loading, non-maximum suppression, evaluation and prediction.
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.nms

@@ -128,7 +128,7 @@ class BundleManifest(BaseModel):
     dataset: DatasetReference | None = None
     parent: str | None = Field(None, description="URI of the bundle that this bundle was derived from.")
     code_digest: str = ""
-    provenance: tuple[ProvenanceEntry, ...] = Field((), description="The steps that made the bundle, the first first.")
+    provenance: tuple[ProvenanceEntry, ...] = Field((), description="The steps that made the bundle, in order.")
     packages: dict[str, str] = {}
     metrics: dict[str, Any] = {}
     folder: str = Field(
@@ -176,7 +176,7 @@ class BundleManifest(BaseModel):
         return join_key(self.folder, name)
 
     def is_same_bundle(self, other: BundleManifest) -> bool:
-        """Tell whether two manifests are equal except for the folder of their files, and who made them when."""
+        """Tell whether two manifests are equal except for the folder of their files and their provenance."""
         without = {"folder": "", "provenance": ()}
         return self.model_copy(update=without).document == other.model_copy(update=without).document
 

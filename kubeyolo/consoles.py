@@ -23,7 +23,7 @@ class SafeConsole(Console):
         super().__init__(file=stream, markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return a text that is printed, escaped: the width of a column counts its numbers."""
+        """Return a text, escaped before rich computes the widths of columns."""
         return super().render_str(escaped(text), **options)
 
     def render(self, *arguments: Any, **options: Any) -> Iterable[Segment]:

@@ -62,8 +62,8 @@ class OutputStream(io.FileIO):
 class SafeText(io.TextIOWrapper):
     """A standard stream that prints control, direction and invisible characters as their numbers.
 
-    On a terminal the sequences that set colours are kept. Programs that move the cursor, such as progress bars, write
-    to :attr:`unescaped` after they have made their texts harmless.
+    On a terminal the sequences that set colours are kept. Code that moves the cursor, such as a progress bar, escapes
+    its texts and writes them to :attr:`unescaped`.
     """
 
     def __init__(self, raw: Any, is_terminal: bool, **options: Any) -> None:
@@ -77,7 +77,7 @@ class SafeText(io.TextIOWrapper):
 
     @property
     def unescaped(self) -> Unescaped:
-        """The same stream for texts that are harmless already."""
+        """The same stream for texts that are already escaped."""
         return Unescaped(self)
 
 
@@ -96,7 +96,7 @@ class Unescaped:
 
 
 def unescaped(stream: Any) -> Any:
-    """Return a stream for texts that are harmless already, such as those of :class:`kubeyolo.consoles.SafeConsole`."""
+    """Return a stream for texts that are already escaped, such as those of :class:`kubeyolo.consoles.SafeConsole`."""
     return stream.unescaped if isinstance(stream, SafeText) else stream
 
 

@@ -10,13 +10,14 @@ config: the other sections                                      no       yes
 reading, checks and digest of a data set, sample data           no       yes
 history and result of a training                                no       yes
 weights, bundle, publishing, pointers                           no       yes
+names, printable, npz_file, zip_members                         no       yes
 rest of evaluation, export, quantization, steps, report         no       yes
 configure, presets, estimates                                   no       no
 cli, compiled, runs, launch, kubeflow, catalogue                no       no
 retention, serving                                              no       no
 storage, errors, events, progress, source, version              no       no
 memory, processes, resources, stop_signals, output_streams      no       no
-provenance, signing                                             no       no
+provenance, signing, documents, regular_files, consoles         no       no
 ascend                                                          no       no
 ==============================================================  =======  =======
 
@@ -189,8 +190,8 @@ NO_RESULTS = (
     "output_streams.py",
     "processes.py",
     "progress.py",
-    "regular_files.py",
     "provenance.py",
+    "regular_files.py",
     "report/configuration.py",
     "report/templates/configuration.html",
     "resources.py",
@@ -376,7 +377,7 @@ def _is_in(name: str, places: Iterable[str]) -> bool:
 def _digest(root: Path, counts: Callable[[str], bool], without: frozenset[str] = frozenset()) -> str:
     """Return 16 digits over the files that count; the classes ``without`` are ignored in the schema.
 
-    To parse all files takes a second or two, in each process of a step; the cached digest is used if no file changed.
+    Parsing all files takes a second or two in each process of a step, so the digest is cached until a file changes.
     """
     names = list(filter(counts, _files(root)))
     what = f"code {root.absolute()} {counts.__name__} {sorted(without)} {sys.version}"

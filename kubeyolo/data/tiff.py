@@ -400,7 +400,7 @@ def _catch_libtiff() -> object:
     try:
         handler = _Handler(_hear)
     except (MemoryError, OSError):
-        handler = _Handler()  # a system that forbids callbacks: nothing is printed, and nothing is heard
+        handler = _Handler()  # a system that forbids callbacks: messages are neither printed nor collected
     for path in (Path(PIL.__file__).parents[1] / "pillow.libs").glob("libtiff*"):
         library = ctypes.CDLL(str(path))
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):

@@ -209,7 +209,7 @@ def _batches(
 
 
 class _Work:
-    """What the threads do next to the network.
+    """What the other threads do while the network runs.
 
     Args:
         predictor: The model.

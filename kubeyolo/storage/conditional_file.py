@@ -17,7 +17,7 @@ from kubeyolo.storage.integrity import appearing, sha256_file, sync_folder
 from kubeyolo.storage.parts import has_file, part_file
 
 LOCK_NAME = f".lock{PART_SUFFIX}"
-"""The lock file of a folder. The last holder removes it while it has the lock; who waited for it makes a new file."""
+"""The lock file of a folder. Its holder removes it before releasing the lock; a waiting process makes a new file."""
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _WRITE_BITS = 0o666

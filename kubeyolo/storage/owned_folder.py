@@ -90,7 +90,7 @@ def removed_when_unused(store: Store, folder: str, is_used: IsUsed) -> Iterator[
 
 
 def check_owned(store: Store, folder: str) -> None:
-    """Check that this process still owns a folder: a process that slept for long may have lost it.
+    """Check that this process still owns a folder: a process that was suspended for long may have lost it.
 
     Raises:
         WorkError: Another process has removed the folder.
@@ -202,7 +202,7 @@ def _release(store: Store, folder: str, owner: Claim, is_used: IsUsed) -> None:
     """Remove an owned folder unless it is used, and release it."""
     while True:
         with suppress(NotFound):
-            # An owner that slept for long has lost its folder.
+            # An owner that was suspended for long has lost its folder.
             if read_claim(store, _key(folder))[0].owner not in ("", owner.owner):
                 return
         if not is_used(folder):

@@ -29,7 +29,7 @@ ITEM_SIZES: Mapping[str, int] = {
 """Bytes per element of each type in files of weights."""
 
 _PIECE = 1 << 20
-_SHORTER = "the file changed while it was read; run the command again"
+_CHANGED = "the file changed while it was read; run the command again"
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
@@ -66,7 +66,7 @@ class Content:
                     missing -= count
                 start = max(start - size, 0)
         if sum(map(len, pieces)) != length:
-            raise InputError(f"{self.path}: {_SHORTER}")
+            raise InputError(f"{self.path}: {_CHANGED}")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def checksum(self) -> int:
@@ -109,13 +109,13 @@ class DeflatedContent:
                     if len(content) == length:
                         break
         except DamagedArchive as error:
-            raise InputError(f"{self.path}: {_SHORTER}") from error
+            raise InputError(f"{self.path}: {_CHANGED}") from error
         return bytes(content)
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array in a file or in memory; its elements are ``strides`` apart, from element ``first`` on.
+    """An array in a file; its elements are ``strides`` apart, from element ``first`` on.
 
     Attributes:
         content: Little-endian elements.

@@ -1,9 +1,10 @@
 """A session fails if a test, or a program that it starts, connects to another machine or writes outside of its folders.
 
 Connections: each process that runs tests has a network namespace of its own, in which only loopback is up. An attempt
-to leave the machine fails, and the kernel counts it, whatever program made it. This needs root; other users have only
-the watch of Python processes. Files: an audit hook in this process and in the Python processes that it starts; in CI
-also a comparison of the home folder and of the folder for temporary files before and after the session.
+to leave the machine fails, and the kernel counts it, whatever program made it. This needs root with CAP_SYS_ADMIN,
+which ordinary containers do not have; otherwise only Python processes are watched. Files: an audit hook in this process
+and in the Python processes that it starts; in CI also a comparison of the home folder and of the folder for temporary
+files before and after the session.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import struct
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -66,7 +68,8 @@ def attempts() -> dict[str, int]:
     found = {"IPv4": 0, "IPv6": 0}
     names, values = (line.split() for line in Path("/proc/thread-self/net/snmp").read_text().splitlines()[:2])
     found["IPv4"] = int(dict(zip(names, values, strict=True))["OutNoRoutes"])
-    with open("/proc/thread-self/net/snmp6") as lines:
+    # A kernel without IPv6 does not have this file.
+    with suppress(FileNotFoundError), open("/proc/thread-self/net/snmp6") as lines:
         found["IPv6"] = sum(int(line.split()[1]) for line in lines if line.startswith("Ip6OutNoRoutes"))
     return found
 
@@ -107,6 +110,9 @@ class StraysOfSession:
         os.environ[sitecustomize.FOLDERS] = os.pathsep.join(f"{folder}/" for folder in self._folders(config))
         paths = [str(HOOK), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+        # In a new home folder matplotlib and Chromium would make this folder during the session.
+        with suppress(OSError):
+            (Path.home() / ".config" / "matplotlib").mkdir(parents=True, exist_ok=True)
         self._before = self._listing()
 
     def _folders(self, config: pytest.Config) -> list[Path]:
