@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from kubeyolo.arrays import AnyArray
+from kubeyolo.regular_files import open_regular
 from kubeyolo.zip_members import DamagedArchive, inflated, read_members, shown
 
 _MAGIC = b"\x93NUMPY"
@@ -46,7 +47,7 @@ def read_npz(path: Path, names: Collection[str] = ()) -> dict[str, AnyArray]:
     wrong = next((m.name for m in members if names and m.name.removesuffix(_SUFFIX) not in names), None)
     if wrong is not None:
         raise DamagedArchive(f"array {shown(wrong)} is not known")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for member in members:
             front = next(inflated(file, member), b"")
             dtype, shape, is_fortran, start = _header(member.name, front)

@@ -177,11 +177,9 @@ def pointed_uris(place: Place) -> set[str]:
         InputError: There is no pointer, or it cannot be read.
     """
     try:
-        content = orjson.loads(place.read())
+        content = read_json(place.read(), str(place), "correct or remove it")
     except NotFound as error:
         raise InputError(f"{place}: there is no such pointer; correct the URI") from error
-    except ValueError as error:
-        raise InputError(f"{place}: this pointer is not JSON ({error}); correct or remove it") from error
     if isinstance(content, dict) and "data" in content and "bundle" not in content:
         return {read_data_pointer(place)}
     pointer = read_model_pointer(place)

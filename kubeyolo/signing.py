@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kubeyolo.errors import InputError
+from kubeyolo.regular_files import open_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -231,7 +232,7 @@ def _read_file(value: str, variable: str) -> tuple[str, str]:
     try:
         if not path.is_file():
             raise InputError(f"{shown}: there is no such file; expected the path of a PEM file, or its text")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
             raise InputError(f"{shown}: this file is too large for keys in PEM; correct the path")

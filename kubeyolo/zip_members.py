@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
 from kubeyolo.errors import InputError, one_line
+from kubeyolo.regular_files import open_regular
 
 MAX_RATIO = 100
 """Largest size of an inflated member, and of all members together, per byte of the archive."""
@@ -82,7 +83,7 @@ def read_members(path: Path, most: int = MAX_INFLATED) -> list[Member]:
         DamagedArchive: The directory of the archive does not fit the file.
         OSError: The file cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         infos = _directory(file)
         _check_infos(path, infos)
         size = file.seek(0, os.SEEK_END)
@@ -98,7 +99,7 @@ def member_names(path: Path) -> list[str]:
         DamagedArchive: The directory is missing or damaged, or claims more than a directory can have.
         OSError: The file cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return [info.filename for info in _directory(file)]
 
 

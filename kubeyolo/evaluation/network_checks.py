@@ -18,6 +18,7 @@ import numpy as np
 from kubeyolo.arrays import Float32Array
 from kubeyolo.bundle import BundleManifest
 from kubeyolo.errors import InputError, one_line
+from kubeyolo.regular_files import open_regular
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MOST_FIELDS = 3_000_000
@@ -143,7 +144,7 @@ def check_predictions(path: Path, decoded: Float32Array, images: int, manifest: 
 
 def _check(path: Path, form: _Format) -> None:
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             _Reader(data, form).read("model", 0, len(data), 0)
     except (ValueError, OverflowError) as error:
         # Also an empty file, which cannot be mapped.

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import kubeyolo
 from kubeyolo.bundle import BundleManifest, Preprocessing
+from kubeyolo.documents import NotJson, read_json
 from kubeyolo.errors import InputError, first_problem
 
 LEAST_ONNXRUNTIME: Mapping[int, str] = MappingProxyType(
@@ -126,12 +127,12 @@ def read_metadata(properties: Mapping[str, str], where: str) -> OnnxMetadata:
     """
     try:
         values: dict[str, Any] = {
-            name: text if name in _TEXTS else json.loads(text)
+            name: text if name in _TEXTS else read_json(text, name)
             for name, text in properties.items()
             if name in OnnxMetadata.model_fields
         }
         return OnnxMetadata.model_validate(values)
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, NotJson) as error:
         problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise InputError(
             f"{where}: its metadata are not those of a file that kubeyolo exported ({problem}); export the model again"

@@ -14,8 +14,10 @@ from typing import TypeVar
 
 from kubeyolo.arrays import AnyArray
 from kubeyolo.config.schema import Config
+from kubeyolo.documents import read_json
 from kubeyolo.errors import InputError
 from kubeyolo.models.named_facts import model_facts, model_names
+from kubeyolo.regular_files import DOCUMENT_SIZE, read_regular
 
 Array = TypeVar("Array")
 
@@ -92,7 +94,7 @@ def read_ranges(path: Path) -> Ranges:
     """
     remedy = "train the network again"
     try:
-        values = json.loads(path.read_bytes())
+        values = read_json(read_regular(path, DOCUMENT_SIZE), str(path), remedy)
         ranges = {str(name): (float(low), float(high)) for name, (low, high) in values.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: cannot be read as ranges of values ({error}); {remedy}") from error

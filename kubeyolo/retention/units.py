@@ -6,7 +6,6 @@ a command, are not units: they are never removed.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from urllib.parse import unquote
 from kubeyolo.bundle import MANIFEST_NAME as BUNDLE_NAME
 from kubeyolo.bundle import WEIGHTS, BundleManifest, read_manifest
 from kubeyolo.data.manifest import MANIFEST_NAME as DATASET_NAME
+from kubeyolo.documents import read_json
 from kubeyolo.errors import InputError
 from kubeyolo.events import RECORD_NAME, StepRecord, parse_record
 from kubeyolo.storage.base import Listing, StoredObject
@@ -226,10 +226,7 @@ def _identity(store: Place, key: str) -> Mapping[str, Any]:
 
 
 def _parsed(store: Place, key: str) -> dict[str, Any]:
-    try:
-        value = json.loads(store.store.read_bytes(key))
-    except ValueError as error:
-        raise InputError(f"{store.store.uri_of(key)}: not JSON ({error}); remove its folder") from error
+    value = read_json(store.store.read_bytes(key), store.store.uri_of(key), "remove its folder")
     if not isinstance(value, dict):
         raise InputError(f"{store.store.uri_of(key)}: not a JSON object; remove its folder")
     return value

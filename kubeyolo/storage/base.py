@@ -271,7 +271,7 @@ def files_below(folder: Path) -> Iterator[str]:
     """
     above: dict[str, tuple[str, ...]] = {str(folder): (os.path.realpath(folder),)}
     for parent, folders, names in os.walk(folder, followlinks=True):
-        real = above.pop(parent)
+        real = (*above.pop(parent), os.path.realpath(parent))
         kept = []
         for name in folders:
             inside, place = real, os.path.join(parent, name)

@@ -140,7 +140,8 @@ def _walk(path: str, prefix: str, above: frozenset[str]) -> Iterator[str]:
         if entry.is_symlink():
             # A link to a folder above would be followed without end.
             real = os.path.realpath(entry.path)
-            if any(each == real or each.startswith(real + os.sep) for each in above):
+            holds = {*above, os.path.realpath(path)}
+            if any(each == real or each.startswith(real + os.sep) for each in holds):
                 continue
             inside = above | {real}
         yield from _walk(entry.path, f"{prefix}{entry.name}/", inside)
