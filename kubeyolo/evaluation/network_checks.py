@@ -186,7 +186,7 @@ class _Reader:
     def _domain(self, start: int, stop: int) -> None:
         name = self._text(start, stop)
         if name not in _DOMAINS:
-            raise _Damaged(f"it has an operation of the unknown domain {name!r}")
+            raise _Damaged(f"it has an operation of the unknown domain '{name}'")
 
     def _tensor(self, start: int, stop: int) -> None:
         shape: list[int] = []

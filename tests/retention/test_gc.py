@@ -333,8 +333,8 @@ def test_what_killed_commands_left_is_removed_unless_it_is_locked_or_named(shop:
 @pytest.mark.parametrize(
     ("key", "content", "message"),
     [
-        (f"models/{MODEL}/latest.json", b"{", "this pointer is not JSON"),
-        (f"models/{MODEL}/1.0.0/{MANIFEST_NAME}", b"{", "this file is not JSON"),
+        (f"models/{MODEL}/latest.json", b"{", "not JSON .*correct or remove it"),
+        (f"models/{MODEL}/1.0.0/{MANIFEST_NAME}", b"{", "not JSON .*publish the bundle again"),
     ],
 )
 def test_nothing_is_removed_while_a_pointer_or_a_version_cannot_be_read(

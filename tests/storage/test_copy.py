@@ -110,8 +110,12 @@ def test_links_are_followed_as_they_are_when_a_data_set_is_read(tmp_path: Path) 
     (pool / "again").symlink_to(source)
     (source / "itself").symlink_to(".")
     (source / "nowhere").symlink_to("missing")
+    (source / "deep/er").mkdir(parents=True)
+    (source / "deep/d.jpg").write_bytes(b"d")
+    (source / "deep/er/link").symlink_to(source / "deep")
     copy_tree(str(source), str(target))
     copied = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
     assert copied == {name for name in list_files(source) if name != "nowhere"}
-    assert {"images/deep/a.jpg", "images/b.jpg", "c.jpg"} <= copied
+    assert {"images/deep/a.jpg", "images/b.jpg", "c.jpg", "deep/d.jpg"} <= copied
+    assert not [name for name in copied if "link" in name]
     assert not any(path.is_symlink() for path in target.rglob("*"))
