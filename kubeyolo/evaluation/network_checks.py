@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,13 +77,17 @@ class _Damaged(ValueError):
     """The bytes are not a valid message; the text gives the reason."""
 
 
-def check_onnx_file(path: Path) -> None:
+def check_onnx_file(path: Path, program: str = "onnxruntime") -> None:
     """Refuse an ONNX file that reads other files, has tensors of wrong lengths, or operations that may never end.
+
+    Args:
+        path: The file.
+        program: Name of the runtime, for the message.
 
     Raises:
         InputError: The message names the tensor or the operation.
     """
-    _check(path, _FORMATS["onnx"])
+    _check(path, replace(_FORMATS["onnx"], fault=f"{program} cannot load it"))
 
 
 def check_mindir_file(path: Path) -> None:

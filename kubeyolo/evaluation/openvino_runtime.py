@@ -14,6 +14,7 @@ from kubeyolo.bundle import BundleManifest
 from kubeyolo.errors import InputError, one_line
 from kubeyolo.evaluation.network_checks import check_onnx_file
 from kubeyolo.evaluation.runtimes import INPUT_NAME, PREDICTIONS_NAME, Runtime, check_values
+from kubeyolo.memory import is_lack_of_memory
 from kubeyolo.resources import usable_processors
 
 
@@ -41,7 +42,7 @@ class OpenvinoRuntime(Runtime):
 
     def __init__(self, path: Path, manifest: BundleManifest) -> None:
         check_openvino("this runtime")
-        check_onnx_file(path)
+        check_onnx_file(path, "OpenVINO")
         # OpenVINO sends an event when it is imported, and has no setting against it. Without the package of its
         # telemetry it sends none.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -78,10 +79,19 @@ class OpenvinoRuntime(Runtime):
         return self._run(images, [PREDICTIONS_NAME])[0] if self._decodes else None
 
     def _run(self, images: Float32Array, outputs: list[str]) -> list[Float32Array]:
-        if images.shape not in self._requests:
-            model = self._core.read_model(str(self._path))
-            model.reshape({INPUT_NAME: list(images.shape)})
-            self._requests[images.shape] = self._core.compile_model(model, "CPU", self._settings).create_infer_request()
-        request = self._requests[images.shape]
-        request.infer({INPUT_NAME: np.ascontiguousarray(images)})
+        try:
+            if images.shape not in self._requests:
+                self._requests[images.shape] = self._compiled(images.shape)
+            request = self._requests[images.shape]
+            request.infer({INPUT_NAME: np.ascontiguousarray(images)})
+        except RuntimeError as error:
+            if is_lack_of_memory(str(error)):
+                raise
+            line = one_line((str(error).strip().splitlines() or [""])[-1], 200)
+            raise InputError(f"{self._path}: OpenVINO cannot run it ({line}); export the model again") from error
         return [np.array(request.get_tensor(name).data, np.float32) for name in outputs]
+
+    def _compiled(self, shape: tuple[int, ...]) -> Any:
+        model = self._core.read_model(str(self._path))
+        model.reshape({INPUT_NAME: list(shape)})
+        return self._core.compile_model(model, "CPU", self._settings).create_infer_request()

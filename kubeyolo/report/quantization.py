@@ -67,7 +67,7 @@ def quantization_report(
         "quantization.html",
         kind="quantization",
         title="Float compared with int8",
-        lead=f"{_method(facts)} to int8. Both networks were evaluated on the same images.",
+        lead=f"{_method(facts)} to int8. Both networks were evaluated on the same images." if facts else "",
         warnings=warnings,
         verdict=verdict,
         verdict_heading=_heading(verdict, int8_result),
@@ -81,9 +81,8 @@ def quantization_report(
     )
 
 
-def _method(facts: QuantizationFacts | None) -> str:
-    is_trained = facts is not None and not facts.calibration_images
-    return "Quantization-aware training" if is_trained else "Post-training quantization"
+def _method(facts: QuantizationFacts) -> str:
+    return "Post-training quantization" if facts.calibration_images else "Quantization-aware training"
 
 
 def _heading(verdict: Verdict, int8_result: EvaluationResult | None) -> str:

@@ -15,7 +15,7 @@ from kubeyolo.config.load import ResolvedConfig
 from kubeyolo.config.schema import Config
 from kubeyolo.config.text import read_text
 from kubeyolo.errors import InputError, check_known, one_line
-from kubeyolo.evaluation.results import RuntimeName, check_runtime
+from kubeyolo.evaluation.results import NEED_OPENVINO, RuntimeName, check_runtime
 from kubeyolo.index import RUN_ID, STORE
 from kubeyolo.launch.launcher import Launcher, find_launcher
 from kubeyolo.launch.policy import check_mounted
@@ -107,6 +107,11 @@ def _check_settings(pipeline: str, checked: CheckedForm) -> CheckedForm:
         cluster = parse_cluster(checked.form.get("cluster", ""))
         launcher = find_launcher(checked.form.get("launcher", ""), cluster)
         runtime = check_runtime(checked.form.get("runtime") or "mindspore")
+        if checked.is_remote and runtime in NEED_OPENVINO:
+            raise InputError(
+                f"runtime = {runtime}: the images of the evaluation do not have OpenVINO; choose another runtime, "
+                "or run 'kubeyolo evaluate' on a machine that has it"
+            )
         return replace(checked, runtime=runtime, launcher=launcher, cluster=cluster)
     return _check_training(pipeline, checked)
 
@@ -147,6 +152,11 @@ def _check_training(pipeline: str, checked: CheckedForm) -> CheckedForm:
         raise InputError(
             "quantize.on_miss = leave_out: the model of a retraining replaces one with an int8 network, so it needs "
             "its own; leave quantize.on_miss out, or set it to fail"
+        )
+    if pipeline == DETECTOR_RETRAINING and resolved.config.quantize.runtime != "onnxruntime":
+        raise InputError(
+            f"quantize.runtime = {resolved.config.quantize.runtime}: a retraining compares the int8 networks of both "
+            "models in onnxruntime; leave quantize.runtime out"
         )
     return replace(checked, resolved=resolved, launcher=launcher, cluster=cluster)
 

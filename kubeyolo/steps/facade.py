@@ -54,7 +54,7 @@ from kubeyolo.steps.judged import store_judged
 from kubeyolo.steps.mlflow_run import mlflow_run
 from kubeyolo.steps.outcome import StepOutcome, Stopwatch, StoredOutcome, finished, store_outcome
 from kubeyolo.steps.outputs import backbone_output, result_output, training_output
-from kubeyolo.steps.quantization_training import check_mindspore, quantization_config
+from kubeyolo.steps.quantization_training import check_mindspore, check_settings, quantization_config
 from kubeyolo.steps.same_training import claimed_unless_finished
 from kubeyolo.steps.starting_weights import starting_bundle
 from kubeyolo.storage.integrity import sha256_bytes
@@ -372,15 +372,17 @@ def quantize(call: StepCall, bundle: Bundle, dataset: Dataset, launcher: Launche
         launcher: Starts the processes of the training.
     """
     config = None
-    if call.config.quantize.method == "qat" and RANGES not in bundle.manifest.files:
-        check_mindspore(launcher)
-        config = quantization_config(bundle, call.config)
+    if call.config.quantize.method == "qat":
+        check_settings(call.config.quantize)
+        if RANGES not in bundle.manifest.files:
+            config = quantization_config(bundle, call.config)
 
     def quantized(opened: Bundle, data: Dataset, output: Place, settings: Config) -> StepOutcome:
         if settings.quantize.method == "ptq":
             return quantize_step.quantize(opened, data, output, settings)
         trained = opened
         if config is not None:
+            check_mindspore(launcher)
             training = replace(call, config=config, code=weights_source(), output=None, begin=nothing)
             trained = call.bundle(train(training, data, launcher, job="quantize").record.outputs["bundle"])
         return quantize_step.quantize(opened, data, output, settings, trained)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from kubeyolo.bundle import Bundle
 from kubeyolo.config.load import allowed_values
-from kubeyolo.config.schema import Config
+from kubeyolo.config.schema import AUTO, NONE, Config, QuantizeConfig
 from kubeyolo.errors import InputError, problem_of
 from kubeyolo.launch.launcher import Launcher
 from kubeyolo.models.ranges import check_quantization
@@ -98,11 +98,43 @@ def check_quantize(config: Config, launcher: Launcher, is_remote: bool) -> None:
         InputError: The model cannot be trained with quantization, or the training would run in an image without
             MindSpore.
     """
-    if config.quantize.method != "qat" or config.train.fake_quantize:
+    if config.quantize.method != "qat":
         return
+    check_settings(config.quantize)
+    if config.train.fake_quantize:
+        return
+    size = config.export.input_size
+    if size is not None and size[0] != size[1]:
+        raise InputError(
+            f"export.image_size = {config.export.image_size}: quantize.method = qat needs square images; "
+            "give one side, or use quantize.method=ptq"
+        )
     check_quantization(config.model_copy(update={"train": config.train.model_copy(update=_ALWAYS)}), has_weights=True)
     if is_remote and not launcher.has_job(_WITH_JOB):
         raise InputError(f"{_NO_MINDSPORE}; {_REMEDY}")
+
+
+def check_settings(settings: QuantizeConfig) -> None:
+    """Refuse settings that quantization-aware training cannot follow.
+
+    Raises:
+        InputError: The file would be for another runtime, layers would stay float, or no epoch would train.
+    """
+    if settings.runtime != "onnxruntime":
+        raise InputError(
+            f"quantize.runtime = {settings.runtime}: quantize.method = qat rounds values as the file for onnxruntime "
+            "does; leave quantize.runtime out, or use quantize.method=ptq"
+        )
+    if settings.float_layers not in ((AUTO,), (NONE,)):
+        raise InputError(
+            f"quantize.float_layers = {','.join(settings.float_layers)}: quantize.method = qat trains all layers with "
+            "roundings; leave quantize.float_layers out, or use quantize.method=ptq"
+        )
+    if settings.calibration_epochs >= settings.max_epoch:
+        raise InputError(
+            f"quantize.calibration_epochs = {settings.calibration_epochs:g}: of quantize.max_epoch = "
+            f"{settings.max_epoch} epochs none would train; give fewer epochs for the calibration"
+        )
 
 
 def check_mindspore(launcher: Launcher) -> None:

@@ -138,9 +138,8 @@ def quantize(
         result, facts = attempt.result, attempt.facts
         earlier = {name: value for name, value in bundle.manifest.metrics.items() if name != LEFT_OUT}
         kept = {**earlier, "int8": detection.kept_result(result, dataset.digest, config)}
-        published = derive_once(
-            bundle, output / "bundle", {ONNX_INT8: path}, step=STEP, inputs={"dataset": dataset.digest}, metrics=kept
-        )
+        inputs = {"dataset": dataset.digest, **({"trained": trained.digest} if trained else {})}
+        published = derive_once(bundle, output / "bundle", {ONNX_INT8: path}, step=STEP, inputs=inputs, metrics=kept)
     return StepOutcome(
         step=STEP,
         seconds=watch.seconds,
@@ -179,6 +178,8 @@ def judge(
 ) -> Verdict:
     """Compare the loss of AP, the share of int8 convolutions, and the size of the file with their limits."""
     remedy = "use more calibration images or a different quantize.calibration"
+    if not facts.calibration_images:
+        remedy = "train longer (quantize.max_epoch), or with a different quantize.lr"
     ap = (after.get("AP"), before.get("AP"))
     setting, against = "quantize.max_drop", "the float network"
     return Verdict(
@@ -231,6 +232,9 @@ class _Attempts:
             if not attempt.loses_too_much:
                 break
             worst = [cost.name for cost in costs[:count]]
+            if len(worst) < count:
+                print(f"{STEP}: the costs of further layers are not known: measuring them took too long", flush=True)
+                break
             kept = f"{counted(count, 'layer')} stay{'s' * (count == 1)} float: {', '.join(worst)}"
             print(f"{STEP}: {attempt.verdict.failures}; next attempt: {kept}", flush=True)
             attempt = self._attempt(worst)
