@@ -104,7 +104,7 @@ attack: $(READY) ## Run the rig of hostile inputs: ATTACK=folder, WEIGHTS=yolov5
 	@if [ ! -f "$(ATTACK)/setup.sh" ]; then echo "no rig of hostile inputs in $(ATTACK); give ATTACK=FOLDER. make test runs tests/attack, a selection of every kind"; exit 2; fi
 	@if [ ! -f "$(WEIGHTS)" ]; then echo "give WEIGHTS=FILE, a published yolov5n.pt or another checkpoint that imports as yolov5n-r7"; exit 2; fi
 	KUBEYOLO=$(abspath $(BIN)/kubeyolo) PY=$(abspath $(BIN)/python) WEIGHTS=$(abspath $(WEIGHTS)) DATA=$(ATTACK)/../data/coco_cc bash $(ATTACK)/setup.sh
-	cd /tmp/kubeyolo-attack && for part in data config bundles; do KUBEYOLO=$(abspath $(BIN)/kubeyolo) nice $(abspath $(BIN)/python) gen_$$part.py $(CASES); done && $(abspath $(BIN)/python) final.py
+	cd /tmp/kubeyolo-attack && for part in data config bundles; do KUBEYOLO=$(abspath $(BIN)/kubeyolo) nice $(abspath $(BIN)/python) gen_$$part.py $(CASES) || exit 1; done && $(abspath $(BIN)/python) final.py
 
 manifests-check: $(READY) tools ## Apply the manifests to a real API server; check rights and levels.
 	$(BIN)/python -m pytest tests/manifests -q

@@ -197,7 +197,8 @@ def variables_of_containers() -> dict[str, str]:
     for name in (SIGNING_KEY, TRUSTED_KEYS):
         value = os.environ.get(name, "").strip()
         if value and _BEGIN not in value:
-            value = "".join(_read_file(path, name)[0] for path in value.split(os.pathsep) if path)
+            paths = [value] if name == SIGNING_KEY else [path for path in value.split(os.pathsep) if path]
+            value = "".join(_read_file(path, name)[0] for path in paths)
         if value:
             found[name] = value
     return found

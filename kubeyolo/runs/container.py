@@ -12,7 +12,7 @@ from typing import Any
 from kubeyolo.compiled.images import IMAGE_USER
 from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.errors import InputError, one_line
-from kubeyolo.processes import CONTAINER_VARIABLES, MLFLOW_VARIABLES
+from kubeyolo.processes import CONTAINER_VARIABLES, MLFLOW_VARIABLES, RUN
 from kubeyolo.runs.interrupt import Interruption, interruptible
 from kubeyolo.runs.local import LocalRun
 from kubeyolo.runs.runner import StepEnd
@@ -25,7 +25,7 @@ RUN_LABEL = "io.kubeyolo.run"
 _HOST = "DOCKER_HOST"
 _CERTIFICATES = "SSL_CERT_FILE"
 _SOCKETS = ("/var/run/docker.sock", "{runtime}/docker.sock", "{runtime}/podman/podman.sock", "/run/podman/podman.sock")
-_PASSED_ON = (*VARIABLES, *MLFLOW_VARIABLES, "OMP_NUM_THREADS", "KUBEYOLO_DEBUG")
+_PASSED_ON = (*VARIABLES, *MLFLOW_VARIABLES, "OMP_NUM_THREADS", "KUBEYOLO_DEBUG", "KUBEYOLO_USER")
 
 # The step is the child of the shell in which kfp starts it; if the shell was replaced by the step, it is process 1.
 _END_STEP = """
@@ -108,6 +108,7 @@ class ContainerRunner:
         environment = {
             name: os.environ[name] for name in _PASSED_ON if os.environ.get(name)
         } | variables_of_containers()
+        environment[RUN] = self._run_name
         # The folder is on a disk, not in memory: it has copies of data sets.
         mounts = [Mount("/tmp", str(temporary), type="bind")]
         mounts += [Mount(str(path), str(path), type="bind", read_only=True) for path in self._shared]

@@ -8,7 +8,7 @@ from typing import Any
 
 from kubeyolo.errors import InputError
 from kubeyolo.weights.pickle_tree import Global, Pairs, PickleTree, Record, attribute, get, items, read_pickle
-from kubeyolo.weights.stored_array import ITEM_SIZES, StoredArray
+from kubeyolo.weights.stored_array import ITEM_SIZES, DeflatedContent, StoredArray
 from kubeyolo.weights.torch_archive import TorchArchive, open_archive
 
 _KNOWN_STORAGES = {
@@ -39,6 +39,9 @@ _MAX_WALK = 2_000_000
 
 _MAX_EXPANDED = 1 << 26
 """Bytes that all expanded tensors together may claim beyond their storages: grids are expanded, weights never are."""
+
+_MAX_SKIPPED = 1 << 28
+"""Bytes that may be inflated in order to be skipped: a deflated storage is inflated from its start for each tensor."""
 
 _SHOWN = 40
 
@@ -98,7 +101,7 @@ class _Tensors:
 
     def __init__(self, archive: TorchArchive, tree: PickleTree) -> None:
         self._archive = archive
-        self._expanded = self._walked = 0
+        self._expanded = self._skipped = self._walked = 0
         self._arrays = {id(call): self._checked(call) for call in tree.calls if _is_tensor(call)}
 
     def of_mapping(self, node: Any) -> dict[str, StoredArray]:
@@ -226,6 +229,13 @@ class _Tensors:
             raise InputError(
                 f"{self._archive.path}: a tensor {shape} with strides {strides} from element {array.first} on reaches "
                 f"beyond its storage {key!r} of {length} bytes; do not trust this file"
+            )
+        if isinstance(array.content, DeflatedContent):
+            self._skipped += array.first * item
+        if self._skipped > _MAX_SKIPPED:
+            raise InputError(
+                f"{self._archive.path}: many tensors share the compressed storage {key!r}, which would be inflated for "
+                "each of them; save the checkpoint again with torch.save, which compresses nothing"
             )
         self._expanded += max(size - length, 0)
         if self._expanded > _MAX_EXPANDED:

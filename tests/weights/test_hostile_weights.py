@@ -231,6 +231,17 @@ def test_deflated_checkpoints_are_read_piece_by_piece(tmp_path: Path) -> None:
     assert costs.megabytes < 6  # of 12
 
 
+def test_many_tensors_at_the_end_of_a_deflated_storage_are_refused(tmp_path: Path) -> None:
+    file, length = TorchFile(), 1_000_000
+    file.tensor(np.random.default_rng(0).integers(0, 4, length).astype(np.float32))
+    parts = {f"w{i}": rebuilt("0", "float32", length, (1,), (1,), length - 1) for i in range(100)}
+    path = file.write(tmp_path / "a.pt", ordered(parts), zipfile.ZIP_DEFLATED)
+    with pytest.raises(InputError, match="many tensors share the compressed storage '0'.*save the checkpoint again"):
+        read_torch_checkpoint(path)
+    stored = file.write(tmp_path / "b.pt", ordered(parts))
+    assert len(read_torch_checkpoint(stored).arrays) == 100
+
+
 @pytest.mark.parametrize("classes", [20_000, 5_000_000])
 def test_a_few_bytes_do_not_become_a_head_of_many_classes(tmp_path: Path, classes: int) -> None:
     facts = model_facts("yolov5n-r7")
