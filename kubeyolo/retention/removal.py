@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from kubeyolo.bundle import MANIFEST_NAME as BUNDLE_NAME
 from kubeyolo.data.manifest import MANIFEST_NAME as DATASET_NAME
+from kubeyolo.documents import NotJson, read_json
 from kubeyolo.events import RECORD_NAME
 from kubeyolo.index import run_output
 from kubeyolo.progress import Progress
@@ -49,6 +50,7 @@ def remove_unreached(store: Place, found: Survey, show: Show) -> tuple[list[Unit
             else:
                 removed.append(unit)
             progress.advance()
+        _remove_notes(store, {unit.key.rpartition("/")[2] for unit in removed if unit.room == "runs"})
         for remains in found.remains:
             if remove_remains(remains):
                 count, size = count + 1, size + remains.size
@@ -83,8 +85,6 @@ def remove_unit(store: Place, unit: Unit) -> str:
     rest = opened.list(unit.key)
     if all(stored.key == f"{unit.key}/{CLAIM_NAME}" for stored in rest):
         opened.delete_tree(unit.key)
-    if unit.room == "runs":
-        _remove_notes(store, unit)
     return ""
 
 
@@ -113,13 +113,11 @@ def _remove_objects(store: Store, unit: Unit) -> None:
     for_each(store.delete, others, store.threads)
 
 
-def _remove_notes(store: Place, unit: Unit) -> None:
-    """Remove the notes that name a removed run."""
-    name, notes = unit.key.rpartition("/")[2], run_output(store, "ids", "notes").parent.store
-    for stored in notes.list():
-        try:
-            note = notes.read_bytes(stored.key)
-        except NotFound:
-            continue
-        if f'"name": "{name}"'.encode() in note:
-            notes.delete(stored.key)
+def _remove_notes(store: Place, names: set[str]) -> None:
+    """Remove the notes that name removed runs."""
+    notes = run_output(store, "ids", "notes").parent.store
+    for stored in notes.list() if names else ():
+        # A note that cannot be read stays.
+        with suppress(NotFound, NotJson, AttributeError):
+            if read_json(notes.read_bytes(stored.key), stored.key).get("name") in names:
+                notes.delete(stored.key)
