@@ -93,6 +93,8 @@ class MinioServer:
             "MINIO_UPDATE": "off",
             "MINIO_CALLHOME_ENABLE": "off",
             "MINIO_BROWSER": "off",
+            # It makes a folder for its settings in the home folder.
+            "HOME": str(self.folder),
             # Every worker of the tests may have a server.
             "GOMAXPROCS": "1",
         }

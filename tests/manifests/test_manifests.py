@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def kubectl_program() -> str:
 
 
 def kubectl(*arguments: str, config: Path | None = None) -> str:
-    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/tmp")}
+    # It has a cache in the home folder.
+    environment = {"PATH": os.environ["PATH"], "HOME": tempfile.gettempdir()}
     if config is not None:
         environment["KUBECONFIG"] = str(config)
     done = subprocess.run(

@@ -230,7 +230,7 @@ def dataset_page() -> str:
     stored = StoredFile(name="x", size=10, sha256="0" * 64)
     splits = {"train": split_index(0, 40), "val": split_index(1, 20)}
     manifest = DatasetManifest(
-        name=f"shapes {HOSTILE}",
+        name="shapes <script>alert(1)<script>",
         source="file:///data/shapes",
         digest="ab" * 32,
         classes=CLASSES,
