@@ -26,6 +26,7 @@ READING_BUNDLES = frozenset(
         "predict:predict",
         "benchmark:benchmark",
         "gate:gate",
+        "retention:promote",
         "weights:export",
     }
 )
