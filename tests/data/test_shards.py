@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kubeyolo.config.training_schema import DataConfig
-from kubeyolo.data import shards
+from kubeyolo.data import headers, shards
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.data.shards import Reading, ShardWriter, write_dataset
@@ -174,8 +174,8 @@ def test_bad_data_set_leaves_nothing_behind(small_folder, tmp_path):
 
 def test_each_image_file_is_read_once(small_folder, tmp_path, monkeypatch):
     read: list[Path] = []
-    original = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), original(path))[1])
+    original = headers.open_image
+    monkeypatch.setattr(headers, "open_image", lambda path: (read.append(path), original(path))[1])
     write_dataset(small_folder, Place.of(tmp_path / "store"))
     images = [path for path in read if path.suffix == ".jpg"]
     assert (len(images), len(set(images))) == (6, 6)

@@ -131,7 +131,11 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gate:
 @pytest.mark.parametrize(
     ("end", "code", "said"),
     [
-        (InputError("could not be evaluated: \x1b[31mno\x00 <bundle>\x1b[0m"), 2, "evaluated: [31mno <bundle>"),
+        (
+            InputError("could not be evaluated: \x1b[31mno\x00 <bundle>\x1b[0m"),
+            2,
+            r"evaluated: \x1b[31mno\x00 <bundle>",
+        ),
         (TerminatedRun("run evaluation-1 (17) was terminated"), 3, "run evaluation-1 (17) was terminated"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (RuntimeError("what nobody expected"), 2, "RuntimeError: what nobody expected"),

@@ -403,11 +403,14 @@ def test_texts_in_quotes_and_numbers_of_a_file_stay_what_they_are(tmp_path: Path
     file = tmp_path / "one.yaml"
     file.write_text(
         "name: one\ncron: '@daily'\npipeline: detector-training\n"
-        "parameters: {data: minio://data, version: '1.10', lr: 1e-3, max_epoch: 010}\n"
+        "parameters: {data: minio://data, version: '1.10', lr: 1e-3, max_epoch: 10}\n"
     )
     (schedule,) = read(file)
     arguments = wanted_schedule(schedule, CompiledPipeline.named()).arguments
     assert arguments == {"data": "minio://data", "version": "1.10", "lr": "0.001", "max_epoch": "10"}
     file.write_text("name: one\ncron: '@daily'\npipeline: detector-training\ndescription: 1.10\n")
     with pytest.raises(InputError, match="description = 1.1: .*write it in quotes"):
+        read(file)
+    file.write_text("name: one\ncron: '@daily'\npipeline: detector-training\nparameters: {max_epoch: 010}\n")
+    with pytest.raises(InputError, match="010 has leading zeros, as octal numbers have; write 10"):
         read(file)
