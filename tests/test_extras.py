@@ -55,7 +55,10 @@ OTHER_STEPS = {
 
 # Reached by reading alone: runtimes and measurements that the step does not call. OpenVINO is an extra of its own.
 NEVER_CALLED = {
-    "validate": {"hotcoco", "pycocotools", "kubeyolo.launch.volcano", "mindspore", "onnxruntime", "openvino"},
+    "validate": {
+        *("hotcoco", "pycocotools", "kubeyolo.launch.volcano", "mindspore", "onnxruntime", "openvino"),
+        *("kubeyolo.export.onnx", "kubeyolo.export.onnx_nms"),
+    },
     "evaluate": {"openvino"},
     "evaluate-onnx": {"kubeyolo.evaluation.network", "mindspore", "openvino"} | OTHER_STEPS,
     "export": {"openvino"},
@@ -231,7 +234,7 @@ def test_configure_works_with_what_its_image_has(tmp_path: Path) -> None:
     assert {pipeline for pipeline, _ in forms} == {*PIPELINES} and STEPS["configure"].image == "validate"
     absent = absent_from("validate")
     imported = {"mindspore", "ml_dtypes", "onnx", "onnxruntime", "kubernetes", "tensorboardX"}
-    assert absent == {*imported, "hotcoco", "pycocotools"}
+    assert absent == {*imported, "hotcoco", "openvino", "pycocotools"}
     code, found, errors = in_image("validate", CONFIGURE, json.dumps(forms), str(tmp_path / "file"), folder=tmp_path)
     assert code == 0, errors[-3000:]
     assert len(set(found["names"])) == 3
@@ -242,7 +245,7 @@ def test_the_gate_works_with_what_the_image_for_onnx_has(tmp_path: Path) -> None
     """The whole command: a folder is validated, and the int8 network of a bundle is evaluated."""
     data, bundle = write_data(tmp_path / "data"), fixed_bundle(tmp_path / "bundle", {"int8": 4})
     absent = absent_from("evaluate-onnx")
-    assert absent == {"mindspore", "ml_dtypes", "onnx", "kubernetes", "tensorboardX"}
+    assert absent == {"mindspore", "ml_dtypes", "onnx", "openvino", "kubernetes", "tensorboardX"}
     options = ("--bundle", bundle, "--data", str(data), "--runtime", "int8", "--report", "gate.html")
     # AP is 0.6, so the limit says that it was really measured.
     code, found, errors = in_image("evaluate-onnx", GATE, "gate", *options, "--min-ap", "0.59", folder=tmp_path)

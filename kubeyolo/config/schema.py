@@ -340,7 +340,7 @@ class QuantizeConfig(Section):
         """Refuse the words auto and none next to names; an empty list is none."""
         if len(layers) > 1 and {AUTO, NONE}.intersection(layers):
             raise ValueError("auto and none stand alone; give names of convolutions, or one of these words")
-        return layers or (NONE,)
+        return layers
 
 
 class RetrainConfig(Section):

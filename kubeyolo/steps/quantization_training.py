@@ -125,7 +125,7 @@ def check_settings(settings: QuantizeConfig) -> None:
             f"quantize.runtime = {settings.runtime}: quantize.method = qat rounds values as the file for onnxruntime "
             "does; leave quantize.runtime out, or use quantize.method=ptq"
         )
-    if settings.float_layers not in ((AUTO,), (NONE,)):
+    if settings.float_layers not in ((), (AUTO,), (NONE,)):
         raise InputError(
             f"quantize.float_layers = {','.join(settings.float_layers)}: quantize.method = qat trains all layers with "
             "roundings; leave quantize.float_layers out, or use quantize.method=ptq"

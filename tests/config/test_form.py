@@ -336,7 +336,7 @@ def test_a_form_gives_the_configuration_of_its_command_line(
     assert resolve_form(form).config == load_config(None, file, pairs)
 
 
-@pytest.mark.parametrize("text", ["10", "010", "10.0", " 1e1 ", "+10"])
+@pytest.mark.parametrize("text", ["10", "10.0", " 1e1 ", "+10"])
 def test_a_number_is_the_same_however_it_is_written(text: str) -> None:
     forms = [{"max_epoch": text}, {"settings": f"train: {{max_epoch: {text}}}"}]
     forms += [

@@ -396,6 +396,9 @@ def test_a_preset_of_an_ascend_cluster_alone_is_enough_for_every_model(
     origin = f"the cluster preset {preset}"
     for model in preset_names():
         values = form | {"cluster": preset, "model": model}
+        if model == "yolov3-quant":
+            # Its training starts from trained float weights; this trains these.
+            values |= {"settings": "train: {fake_quantize: false}"}
         config = check_form(DETECTOR_TRAINING, values, is_remote=True).resolved.config
         assert (config.model, config.train.processes) == (model, processes)
     # The plan of the last model, which reads the data.
@@ -1165,7 +1168,7 @@ def test_a_run_of_pods_is_noted_by_its_id(
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ({"max_epoch": "010"}, {"settings": "train: {max_epoch: 010}"}),
+        ({"max_epoch": "10.0"}, {"settings": "train: {max_epoch: 10}"}),
         ({"max_epoch": "10.0"}, {"settings": '{"train": {"max_epoch": "10"}}'}),
         ({"lr": "1e-3"}, {"settings": "train: {lr: 0.0010}"}),
         ({"max_drop": "-0.0"}, {"max_drop": "0"}),

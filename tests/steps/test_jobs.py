@@ -82,9 +82,16 @@ def test_an_export_has_a_job_of_one_process(
     assert facade.export_model(call, *found, jobs).reference == stored.reference and len(jobs.works) == 1
 
 
-@pytest.mark.parametrize("document", ["", "{}", '{"step": "train"}'])
-def test_a_document_of_something_else_is_refused(tmp_path: Path, document: str) -> None:
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ("", "not JSON"),
+        ("{}", "is not the document of a step: "),
+        ('{"step": "train"}', "is not the document of a step: "),
+    ],
+)
+def test_a_document_of_something_else_is_refused(tmp_path: Path, document: str, problem: str) -> None:
     path = tmp_path / "document.json"
     path.write_text(document)
-    with pytest.raises(InputError, match=f"^{path}: is not the document of a step: "):
+    with pytest.raises(InputError, match=f"^{path}: {problem}"):
         StepSpec.read(path)

@@ -3,8 +3,8 @@
 Connections: each process that runs tests has a network namespace of its own, in which only loopback is up. An attempt
 to leave the machine fails, and the kernel counts it, whatever program made it. This needs root with CAP_SYS_ADMIN,
 which ordinary containers do not have; otherwise only Python processes are watched. Files: an audit hook in this process
-and in the Python processes that it starts; in CI also a comparison of the home folder and of the folder for temporary
-files before and after the session.
+and in the Python processes that it starts; in CI also a comparison of the home folder
+before and after the session.
 """
 
 from __future__ import annotations
@@ -126,19 +126,18 @@ class StraysOfSession:
             Path(sys.prefix),
         ]
         caches += [Path(os.environ["KUBEYOLO_CACHE"])] if os.environ.get("KUBEYOLO_CACHE") else []
-        return [Path(own).resolve(), self.folder, *caches, Path("/dev"), Path("/proc")]
+        # Libraries make sockets and folders of their own below the system's folder for temporary files.
+        return [Path(own).resolve(), temporary.resolve(), self.folder, *caches, Path("/dev"), Path("/proc")]
 
     def _listing(self) -> set[Path]:
-        """Return what is in the home folder and in that for temporary files; only in CI nobody else writes there."""
-        if not os.environ.get("CI"):
-            return set()
-        return {path for folder in (Path.home(), Path(tempfile.gettempdir())) for path in folder.iterdir()}
+        """Return what is in the home folder; only in CI nobody else writes there."""
+        return {*Path.home().iterdir()} if os.environ.get("CI") else set()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         report = self.folder / "report"
         self.findings = sorted({*report.read_text().splitlines()}) if report.exists() else []
-        own = {self.folder, Path(tempfile.gettempdir()) / f"pytest-of-{getpass.getuser()}", Path.home() / ".cache"}
+        own = {Path.home() / ".cache", Path.home() / ".config"}
         self.findings += [f"the session left {path}" for path in sorted(self._listing() - self._before - own)]
         shutil.rmtree(self.folder, ignore_errors=True)
         if self.findings and session.exitstatus == pytest.ExitCode.OK:

@@ -62,7 +62,7 @@ def test_a_detector_is_refused_by_evaluation_and_by_exports(tmp_path: Path) -> N
         load_predictor(bundle, "mindspore")
     assert str(caught.value).startswith(uri)
     with pytest.raises(InputError, match=WORDS) as caught:
-        _export(bundle, CONFIG, tmp_path)
+        _export(bundle, bundle.manifest, CONFIG, tmp_path)
     assert str(caught.value).startswith(uri)
     with pytest.raises(InputError, match=WORDS):
         export_weights(uri, tmp_path / "w.safetensors")
