@@ -110,7 +110,7 @@ def test_a_rank_that_fails_ends_all_and_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("kubeyolo.training.spec.WORKER_MODULE", "failing")
     monkeypatch.setattr(local, "WORKER_MODULES", {"failing"})
     with pytest.raises(WorkError, match="rank one broke"):
-        local.launch_work(spec("none", 2).work(), print)
+        local.launch_work(spec(str(tmp_path / "out"), 2).work(), print)
 
 
 WATCHING = """
@@ -139,7 +139,7 @@ def test_msrun_sleeps_while_its_processes_work(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("kubeyolo.training.spec.WORKER_MODULE", "watching")
     monkeypatch.setattr(local, "WORKER_MODULES", {"watching"})
     lines: list[str] = []
-    local.launch_work(spec("none", 2).work(), lines.append)
+    local.launch_work(spec(str(tmp_path / "out"), 2).work(), lines.append)
     assert lines == ["rank 0: msrun sleeps"]
 
 
