@@ -56,10 +56,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def has_own_network() -> bool:
     """Move this process into a network of its own, with loopback alone; tell whether this was possible."""
-    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) != 0:
-        return False
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh", b"lo", _UP | _RUNNING))
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/thread-self/ns/net", "rb") as before:
+        if libc.unshare(_CLONE_NEWNET) != 0:
+            return False
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+                fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh", b"lo", _UP | _RUNNING))
+        except OSError:
+            # It may leave its network, but not set up another one.
+            libc.setns(before.fileno(), _CLONE_NEWNET)
+            return False
     return True
 
 
