@@ -22,7 +22,7 @@ from kubeyolo.data.scene import Scene, SceneObject
 from kubeyolo.documents import read_json
 from kubeyolo.errors import InputError, check_known
 from kubeyolo.regular_files import DOCUMENT_SIZE, read_regular
-from kubeyolo.storage.file_errors import file_errors, make_folder
+from kubeyolo.storage.file_errors import file_errors
 from kubeyolo.storage.parts import remove_remains
 from kubeyolo.storage.workspace import work_folder
 
@@ -113,7 +113,6 @@ def generate_sample_dataset(
     remove_remains(folder.absolute().parent)
     if folder.exists() and _is_written(folder, info):
         return folder
-    make_folder(folder.absolute().parent)
     with file_errors(folder), work_folder(folder.absolute().parent) as part:
         (part / "annotations").mkdir()
         first_image, first_box = 1, 1

@@ -195,7 +195,7 @@ def test_a_command_is_listed_by_the_line_of_its_function() -> None:
         ("configure --data shapes -p seed=3", ["it has no field: write {train: {seed: …}} into the field settings"]),
         ("validate absent", ["absent"]),
         ("validate shapes --store /proc/nope", ["/proc/nope", "no folder can be made there"]),
-        ("sample /proc/nope", ["/proc", "no folder can be made there"]),
+        ("sample /proc/nope", ["/proc/nope: there is no such file"]),
         ("train absent --model yolov5n-r7", ["absent"]),
         ("evaluate absent absent", ["absent", "bundle.json"]),
         ("evaluate absent absent --runtime onx", ["unknown runtime 'onx'; did you mean 'onnx'"]),

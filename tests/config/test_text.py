@@ -79,7 +79,7 @@ def test_texts_have_the_types_of_json(text: str, value: Any) -> None:
         ("1e999", "1e999 is too large"),
         ("1" * 5000, "is too large"),
         ("010", "010 has leading zeros, as octal numbers have; write 10, or put it in quotes"),
-        ("a: -007", "write 7"),
+        ("a: -007", "write -7"),
         (f'{{"a": {"1" * 5000}}}', "is too large"),
         ("!!set {a}", "tags such as 'tag:yaml.org,2002:set' are not supported (line 1, column 1)"),
         ("a: !!python/object/apply:os.getcwd []", "tags such as"),

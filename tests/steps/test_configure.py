@@ -398,7 +398,7 @@ def test_a_preset_of_an_ascend_cluster_alone_is_enough_for_every_model(
         values = form | {"cluster": preset, "model": model}
         if model == "yolov3-quant":
             # Its training starts from trained float weights; this trains these.
-            values |= {"settings": "train: {fake_quantize: false}"}
+            values |= {"settings": "{train: {fake_quantize: false}, quantize: {method: ptq}}"}
         config = check_form(DETECTOR_TRAINING, values, is_remote=True).resolved.config
         assert (config.model, config.train.processes) == (model, processes)
     # The plan of the last model, which reads the data.
