@@ -37,6 +37,10 @@ class NotJson(InputError):
         self.reason = reason
 
 
+class Refused(ValueError):
+    """A value that the parser accepts, but that a document may not have."""
+
+
 def read_json(document: bytes | str, where: str, remedy: str = "", most: int = DOCUMENT_SIZE) -> Any:
     """Return the content of a JSON document.
 
@@ -54,7 +58,7 @@ def read_json(document: bytes | str, where: str, remedy: str = "", most: int = D
         raise NotJson(where, f"{size_text(len(document))}, at most {size_text(most)} allowed", remedy)
     try:
         text = document if isinstance(document, str) else document.decode("utf-8-sig")
-        value = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_without_twins, parse_int=_whole)
+        value = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=without_twins, parse_int=whole_number)
         _check_depth(value)
     except RecursionError:
         raise NotJson(where, f"nested more than {DEEPEST} deep", remedy) from None
@@ -95,17 +99,27 @@ def read_model(document: bytes | str, model: type[_Model], where: str, remedy: s
     return model.model_validate(read_json(document, where, remedy))
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs of an object as a mapping; an ``object_pairs_hook`` of JSON.
+
+    Raises:
+        Refused: A key is given twice.
+    """
     values = dict(pairs)
     if len(values) < len(pairs):
         twin, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {one_line(twin, 80)!r} is given twice")
+        raise Refused(f"the key {one_line(twin, 80)!r} is given twice")
     return values
 
 
-def _whole(text: str) -> int:
+def whole_number(text: str) -> int:
+    """Return a whole number; a ``parse_int`` of JSON.
+
+    Raises:
+        Refused: It has more digits than a double can represent.
+    """
     if len(text) > _MOST_DIGITS:
-        raise ValueError(f"{text[:20]}… is too large")
+        raise Refused(f"{text[:20]}… is too large")
     return int(text)
 
 

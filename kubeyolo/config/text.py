@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from kubeyolo.documents import Refused, whole_number, without_twins
 from kubeyolo.errors import InputError, one_line
 
 LONGEST = 100_000
@@ -31,8 +32,6 @@ _INT = re.compile(r"[-+]?[0-9]+")
 _OCTAL = re.compile(r"[-+]?0[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?(Infinity|\.inf|\.Inf|\.INF)|NaN|\.nan|\.NaN|\.NAN")
-_MOST_DIGITS = 400
-"""A whole number with more digits is larger than the largest double."""
 
 _IN_REFERENCES = ("while scanning an alias", "while scanning an anchor")
 """What PyYAML was doing when it met a sign that cannot be in the name of an anchor or alias, as in ``*.bias``."""
@@ -93,26 +92,22 @@ def plain_scalar(text: str) -> Any:
         _refuse_constant(text)
     if _OCTAL.fullmatch(text):
         shown = f"{text[:40]} has leading zeros, as octal numbers have"
-        raise _Refused(f"{shown}; write {_decimal(text)}, or put it in quotes")
+        raise Refused(f"{shown}; write {_decimal(text)}, or put it in quotes")
     if _INT.fullmatch(text):
-        return _whole(text)
+        return whole_number(text)
     return _finite(text) if _FLOAT.fullmatch(text) else text
-
-
-class _Refused(ValueError):
-    """The text is JSON or YAML, but contains something that is refused, such as a tag."""
 
 
 def _read(text: str) -> Any:
     try:
         return json.loads(
             text,
-            object_pairs_hook=_without_twins,
+            object_pairs_hook=without_twins,
             parse_constant=_refuse_constant,
             parse_float=_finite,
-            parse_int=_whole,
+            parse_int=whole_number,
         )
-    except _Refused:
+    except Refused:
         raise
     except ValueError:
         return _Loader(text).get_single_data()
@@ -127,23 +122,8 @@ def _yaml(text: str, what: str, read: Callable[[_TextLoader], Any]) -> Any:
         raise InputError(f"{what}: not YAML: {one_line(_reason(error), _SHOWN)}") from error
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in values:
-            raise _Refused(f"the key {one_line(key, 80)!r} is given twice")
-        values[key] = value
-    return values
-
-
 def _refuse_constant(name: str) -> NoReturn:
-    raise _Refused(f"{name} is not a finite number")
-
-
-def _whole(text: str) -> int:
-    if len(text) > _MOST_DIGITS:
-        raise _Refused(f"{text[:20]}… is too large")
-    return int(text)
+    raise Refused(f"{name} is not a finite number")
 
 
 def _decimal(text: str) -> str:
@@ -153,7 +133,7 @@ def _decimal(text: str) -> str:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise _Refused(f"{one_line(text, 80)} is too large")
+        raise Refused(f"{one_line(text, 80)} is too large")
     return value
 
 
@@ -164,7 +144,7 @@ def _checked(value: Any, depth: int = 0) -> Any:
     if depth > DEEPEST:
         raise _too_deep()
     if isinstance(value, dict):
-        return _without_twins([(_characters(key), _checked(each, depth + 1)) for key, each in value.items()])
+        return without_twins([(_characters(key), _checked(each, depth + 1)) for key, each in value.items()])
     return [_checked(each, depth + 1) for each in value] if isinstance(value, list) else value
 
 
@@ -174,11 +154,11 @@ def _characters(text: str) -> str:
     try:
         return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError as error:
-        raise _Refused(f"{text[:40]!r} has half of a surrogate pair, which is not a character") from error
+        raise Refused(f"{text[:40]!r} has half of a surrogate pair, which is not a character") from error
 
 
-def _too_deep() -> _Refused:
-    return _Refused(f"nested more than {DEEPEST} deep")
+def _too_deep() -> Refused:
+    return Refused(f"nested more than {DEEPEST} deep")
 
 
 class _Loader(yaml.SafeLoader):
@@ -194,9 +174,9 @@ class _Loader(yaml.SafeLoader):
         """Return a node, after checking its event."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise _Refused(_no_references(event.start_mark))
+            raise Refused(_no_references(event.start_mark))
         if event.tag is not None:
-            raise _Refused(f"tags such as {event.tag[:40]!r} are not supported{_place(event)}; put text in quotes")
+            raise Refused(f"tags such as {event.tag[:40]!r} are not supported{_place(event)}; put text in quotes")
         if self._depth > DEEPEST + 1:
             raise _too_deep()
         self._depth += 1
@@ -231,9 +211,9 @@ def _refuse_twins(node: yaml.MappingNode) -> None:
     keys = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise _Refused(f"a key must be a text, not a list or a mapping{_place(key)}")
+            raise Refused(f"a key must be a text, not a list or a mapping{_place(key)}")
         if key.value in keys:
-            raise _Refused(f"the key {one_line(key.value, 80)!r} is given twice{_place(key)}")
+            raise Refused(f"the key {one_line(key.value, 80)!r} is given twice{_place(key)}")
         keys.add(key.value)
 
 
